@@ -1,0 +1,1 @@
+//! The lifecycle state of every connection.

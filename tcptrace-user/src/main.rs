@@ -1,0 +1,2 @@
+//! tcptrace.
+fn main() {}
