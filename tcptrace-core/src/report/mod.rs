@@ -1,1 +1,2 @@
 //! Report models and their printers.
+pub mod summary;
