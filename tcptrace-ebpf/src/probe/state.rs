@@ -69,7 +69,7 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
         return;
     }
     let wanted = config!(states) & (1u32 << (old & 31) | 1u32 << (new & 31)) != 0;
-    if !wanted || !(child || filter::selected(cookie)) {
+    if !wanted || !(child || filter::selected(cookie) || unaccepted(sk)) {
         return;
     }
     // SAFETY: as above; NULL where it is no TCP sock.
@@ -118,6 +118,13 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
             fill(record);
         });
     }
+}
+
+/// Nobody has accepted it, so nobody could judge it yet: it belongs to its listener's owner.
+#[inline(always)]
+fn unaccepted(sk: *const u8) -> bool {
+    Typed.pointer(sk, offset!(sk_socket)).is_null()
+        && Typed.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD == 0
 }
 
 /// Judges births by the owner filters; true if nothing else is to be done.
