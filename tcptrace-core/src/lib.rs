@@ -6,13 +6,13 @@
 //! the same inputs give the same bytes out, live or replayed.
 #![forbid(unsafe_code)]
 
-pub mod bounds;
 pub mod cause;
 pub mod change;
 pub mod decode;
 pub mod filter;
 pub mod group;
 pub mod histogram;
+pub mod infer;
 pub mod input;
 pub mod owner;
 pub mod report;

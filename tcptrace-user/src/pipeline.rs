@@ -25,7 +25,11 @@ pub struct Pipeline<S> {
 impl<S: Sink> Pipeline<S> {
     /// A pipeline into `sink`.
     pub fn new(tracker: Tracker, sink: S) -> Pipeline<S> {
-        Pipeline { tracker, sink, changes: Vec::new() }
+        Pipeline {
+            tracker,
+            sink,
+            changes: Vec::new(),
+        }
     }
 
     /// Applies one input and shows what follows from it.
@@ -35,7 +39,9 @@ impl<S: Sink> Pipeline<S> {
     pub fn feed(&mut self, input: &Input) -> io::Result<()> {
         self.tracker.apply(input, &mut self.changes);
         let changes = std::mem::take(&mut self.changes);
-        let shown = changes.iter().try_for_each(|change| self.sink.change(change));
+        let shown = changes
+            .iter()
+            .try_for_each(|change| self.sink.change(change));
         self.changes = changes;
         self.changes.clear();
         shown

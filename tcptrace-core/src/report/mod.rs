@@ -1,2 +1,7 @@
 //! Report models and their printers.
+
+pub mod json;
+pub mod listing;
+pub mod snapshot;
 pub mod summary;
+pub mod table;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::change::View;
+use crate::infer;
 use crate::input::SocketSnapshot;
 use crate::owner::{Actor, Holder, Owner, Process};
 use crate::state::TcpState;
@@ -154,7 +155,7 @@ impl Conn {
         facts.recv_q = socket.recv_q;
         facts.send_q = socket.send_q;
         facts.inode = socket.inode;
-        facts.keepalive = keepalive(socket);
+        facts.keepalive = infer::keepalive(socket);
         if socket.mini {
             return;
         }
@@ -256,18 +257,6 @@ impl Conn {
             owner.fd = acquired.and_then(|a| a.fd);
         }
         owner
-    }
-}
-
-/// SO_KEEPALIVE as sock_diag lets it be seen: its timer runs whenever no other timer does.
-fn keepalive(socket: &SocketSnapshot) -> Option<bool> {
-    use crate::input::Timer;
-    let orphan = matches!(socket.state, TcpState::FinWait2) && socket.inode == 0;
-    match socket.timer {
-        _ if socket.mini || orphan => None,
-        Timer::Keepalive { .. } => Some(true),
-        Timer::Off => Some(false),
-        _ => None,
     }
 }
 

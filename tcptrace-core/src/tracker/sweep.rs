@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use super::Tracker;
 use super::conn::{Conn, Entered, Listener, World};
-use crate::bounds;
 use crate::cause::Cause;
 use crate::change::Change;
+use crate::infer;
 use crate::input::{SocketSnapshot, Sweep};
 use crate::owner::Holder;
 use crate::state::TcpState;
@@ -99,7 +99,7 @@ impl Tracker {
 
     /// A socket that no event told of.
     fn found(&mut self, socket: &SocketSnapshot, changes: &mut Vec<Change>) {
-        let age = bounds::age(socket, self.fin_timeout(&socket.tuple));
+        let age = infer::age(socket, self.fin_timeout(&socket.tuple));
         let entered = Entered::aged(age, socket.at);
         let mut conn = Conn::new(socket.tuple, socket.state, entered, socket.at);
         conn.mini = socket.mini;
@@ -127,7 +127,7 @@ impl Tracker {
             self.reconciled += 1;
         }
         let last = conn.touched;
-        let age = bounds::age(socket, self.fin_timeout(&socket.tuple));
+        let age = infer::age(socket, self.fin_timeout(&socket.tuple));
         let mut entered = Entered::aged(age, socket.at);
         entered.latest = entered.latest.max(last);
         entered.earliest =

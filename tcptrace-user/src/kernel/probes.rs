@@ -74,7 +74,6 @@ pub(crate) enum LoadError {
     Refused(#[from] Refusal),
 }
 
-
 /// The loaded programs and their maps. Dropping it detaches everything.
 pub(crate) struct Probes {
     ebpf: Ebpf,
@@ -106,7 +105,10 @@ impl Probes {
     /// [`Probes::refusals`].
     pub(crate) fn load(object: &[u8], selection: Selection) -> Result<Probes, LoadError> {
         let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
-        let config = Config { abi: ABI_VERSION, ..selection.config };
+        let config = Config {
+            abi: ABI_VERSION,
+            ..selection.config
+        };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("LAYOUT", selection.layout.as_bytes(), true)
@@ -114,7 +116,9 @@ impl Probes {
             .map_max_entries("EVENTS", selection.ring_bytes)
             .map_max_entries("SELECTED", selection.selected_max)
             .load(object)?;
-        let missing = |name: &str| aya::maps::MapError::InvalidName { name: name.to_owned() };
+        let missing = |name: &str| aya::maps::MapError::InvalidName {
+            name: name.to_owned(),
+        };
         let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| missing(name));
         let ring = RingBuf::try_from(map("EVENTS")?)?;
         let counters = PerCpuArray::try_from(map("COUNTERS")?)?;
@@ -186,14 +190,20 @@ impl Probes {
 
     fn tp_btf(&mut self, name: &'static str, event: &str, btf: &Btf) -> Result<(), Refusal> {
         let program: &mut BtfTracePoint = self.program(name)?;
-        program.load(event, btf).and_then(|()| program.attach()).map_err(|e| refusal(name, &e))?;
+        program
+            .load(event, btf)
+            .and_then(|()| program.attach())
+            .map_err(|e| refusal(name, &e))?;
         Ok(())
     }
 
     fn accept_raw(&mut self) -> Result<(), Refusal> {
         const NAME: &str = "accept_raw";
         let program: &mut RawTracePoint = self.program(NAME)?;
-        program.load().and_then(|()| program.attach("sys_exit")).map_err(|e| refusal(NAME, &e))?;
+        program
+            .load()
+            .and_then(|()| program.attach("sys_exit"))
+            .map_err(|e| refusal(NAME, &e))?;
         Ok(())
     }
 
@@ -201,7 +211,11 @@ impl Probes {
         const NAME: &str = "accept_exit";
         let program: &mut TracePoint = self.program(NAME)?;
         program.load().map_err(|e| refusal(NAME, &e))?;
-        let fd = program.fd().map_err(|e| refusal(NAME, &e))?.as_fd().as_raw_fd();
+        let fd = program
+            .fd()
+            .map_err(|e| refusal(NAME, &e))?
+            .as_fd()
+            .as_raw_fd();
         for id in ids {
             let event = perf_tracepoint(*id, fd).map_err(|e| Refusal {
                 program: NAME,
@@ -215,7 +229,9 @@ impl Probes {
     fn load_files(&mut self, btf: &Btf) -> Result<(), Refusal> {
         const NAME: &str = "files";
         let program: &mut Iter = self.program(NAME)?;
-        program.load("task_file", btf).map_err(|e| refusal(NAME, &e))
+        program
+            .load("task_file", btf)
+            .map_err(|e| refusal(NAME, &e))
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, Refusal>
@@ -237,7 +253,9 @@ impl Probes {
     /// Gives up to `limit` records to `take`; true if there may be more.
     pub(crate) fn drain(&mut self, limit: usize, mut take: impl FnMut(&[u8])) -> bool {
         for _ in 0..limit {
-            let Some(record) = self.ring.next() else { return false };
+            let Some(record) = self.ring.next() else {
+                return false;
+            };
             take(&record);
         }
         true
@@ -278,7 +296,9 @@ impl Probes {
     /// Runs of a program that the kernel skipped because it was active on that CPU
     /// (`bpf_prog_info.recursion_misses`, in the descriptor's fdinfo; 5.12 and later).
     fn recursion_misses(&self, name: &str) -> u64 {
-        let Some(program) = self.ebpf.program(name) else { return 0 };
+        let Some(program) = self.ebpf.program(name) else {
+            return 0;
+        };
         let fd = match program {
             aya::programs::Program::BtfTracePoint(p) => p.fd().map(|fd| fd.as_fd().as_raw_fd()),
             aya::programs::Program::RawTracePoint(p) => p.fd().map(|fd| fd.as_fd().as_raw_fd()),
@@ -286,8 +306,11 @@ impl Probes {
         };
         let Ok(fd) = fd else { return 0 };
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-        let line = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
-        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("recursion_misses:"));
+        line.and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     /// Whether [`Probes::holders`] can be asked.
@@ -338,7 +361,12 @@ impl Probes {
 
     /// Forgets the selected sockets for which `keep` is false.
     pub(crate) fn unselect(&mut self, mut keep: impl FnMut(u64) -> bool) {
-        let gone: Vec<u64> = self.selected.keys().flatten().filter(|c| !keep(*c)).collect();
+        let gone: Vec<u64> = self
+            .selected
+            .keys()
+            .flatten()
+            .filter(|c| !keep(*c))
+            .collect();
         for cookie in gone {
             // Gone already is as good.
             let _ = self.selected.remove(&cookie);
@@ -348,11 +376,22 @@ impl Probes {
 
 fn refusal(program: &'static str, error: &ProgramError) -> Refusal {
     let why = match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             let log = verifier_log.to_string();
-            let tail: Vec<&str> = log.lines().rev().filter(|l| !l.is_empty()).take(3).collect();
+            let tail: Vec<&str> = log
+                .lines()
+                .rev()
+                .filter(|l| !l.is_empty())
+                .take(3)
+                .collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
-            format!("the kernel refused to load it: {io_error}; {}", tail.join(" | "))
+            format!(
+                "the kernel refused to load it: {io_error}; {}",
+                tail.join(" | ")
+            )
         }
         other => other.to_string(),
     };
@@ -374,11 +413,23 @@ fn perf_tracepoint(id: u64, program: libc::c_int) -> io::Result<OwnedFd> {
         config: u64,
         rest: [u64; 6],
     }
-    let attr = Attr { kind: PERF_TYPE_TRACEPOINT, size: 64, config: id, rest: [0; 6] };
+    let attr = Attr {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: 64,
+        config: id,
+        rest: [0; 6],
+    };
     // A tracepoint's programs run on every CPU, whichever one the event names.
     // SAFETY: `attr` is as large as it says.
     let fd = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            -1,
+            0,
+            -1,
+            PERF_FLAG_FD_CLOEXEC,
+        )
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());

@@ -76,13 +76,22 @@ impl HolderScan {
 pub fn look_up(wanted: &[Wanted]) -> Vec<SocketSnapshot> {
     let mut by_netns: BTreeMap<u32, Vec<&Wanted>> = BTreeMap::new();
     for one in wanted.iter().filter(|w| !w.mini) {
-        by_netns.entry(one.tuple.netns.unwrap_or(0)).or_default().push(one);
+        by_netns
+            .entry(one.tuple.netns.unwrap_or(0))
+            .or_default()
+            .push(one);
     }
-    let Ok(found) = netns::all() else { return Vec::new() };
+    let Ok(found) = netns::all() else {
+        return Vec::new();
+    };
     let mut sockets = Vec::new();
     for namespace in found.namespaces {
-        let Some(here) = by_netns.get(&namespace.inode) else { continue };
-        let Ok(mut inside) = namespace.look_inside() else { continue };
+        let Some(here) = by_netns.get(&namespace.inode) else {
+            continue;
+        };
+        let Ok(mut inside) = namespace.look_inside() else {
+            continue;
+        };
         if here.len() <= ONE_BY_ONE {
             for one in here {
                 sockets.extend(inside.diag.get(&one.tuple, one.cookie).ok().flatten());
@@ -113,22 +122,31 @@ pub fn definitions(
     let mut pids = std::collections::BTreeSet::new();
     let mut definitions = Vec::new();
     let mut define = |cookie: u64, inode: Option<u32>| {
-        let Some(holders) = scan.of(cookie, inode) else { return };
+        let Some(holders) = scan.of(cookie, inode) else {
+            return;
+        };
         pids.extend(holders.iter().map(|h| h.pid));
-        definitions.push(Definition::Holders { cookie, holders: holders.to_vec() });
+        definitions.push(Definition::Holders {
+            cookie,
+            holders: holders.to_vec(),
+        });
     };
     for one in wanted.iter().filter(|w| !w.mini) {
         define(one.cookie, inodes.get(&one.cookie).copied());
     }
-    let listeners: std::collections::BTreeSet<u64> =
-        wanted.iter().filter_map(|w| tracker.listener_of(&w.tuple)).collect();
+    let listeners: std::collections::BTreeSet<u64> = wanted
+        .iter()
+        .filter_map(|w| tracker.listener_of(&w.tuple))
+        .collect();
     for cookie in listeners {
         define(cookie, None);
     }
     pids.extend(wanted.iter().filter_map(|w| w.pid));
     let new = pids.into_iter().filter(|pid| !tracker.knows_process(*pid));
-    let processes: Vec<Definition> =
-        new.filter_map(proc::process).map(Definition::Process).collect();
+    let processes: Vec<Definition> = new
+        .filter_map(proc::process)
+        .map(Definition::Process)
+        .collect();
     definitions.extend(processes);
     definitions
 }

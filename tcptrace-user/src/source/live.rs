@@ -119,7 +119,8 @@ impl Live {
         }
         if now >= self.sweep_at {
             self.sweep(pipeline)?;
-            self.probes.unselect(|cookie| pipeline.tracker().knows(cookie));
+            self.probes
+                .unselect(|cookie| pipeline.tracker().knows(cookie));
         }
         if self.facts(pipeline, false)? {
             pipeline.feed(&Input::Tick(now))?;
@@ -150,7 +151,13 @@ impl Live {
         let mut taken = 0;
         let mut written = Ok(());
         loop {
-            let Live { probes, decoder, undecodable, new_pids, .. } = self;
+            let Live {
+                probes,
+                decoder,
+                undecodable,
+                new_pids,
+                ..
+            } = self;
             let more = probes.drain(BATCH, |record| {
                 taken += record.len() + 8;
                 match decoder.decode(record) {
@@ -190,9 +197,13 @@ impl Live {
 
     fn loss<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
         let loss = match self.probes.loss() {
-            Ok(loss) => Loss { undecodable: self.undecodable, ..loss },
+            Ok(loss) => Loss {
+                undecodable: self.undecodable,
+                ..loss
+            },
             Err(error) => {
-                self.notices.push(format!("the loss counters cannot be read: {error}"));
+                self.notices
+                    .push(format!("the loss counters cannot be read: {error}"));
                 return Ok(());
             }
         };
@@ -228,7 +239,11 @@ impl Live {
         self.drain(pipeline)?;
         let at = clock::mono();
         pipeline.feed(&Input::Sweep(Sweep::End { at, netns: whole }))?;
-        let every = if self.sampling { SAMPLE_EVERY } else { SWEEP_EVERY };
+        let every = if self.sampling {
+            SAMPLE_EVERY
+        } else {
+            SWEEP_EVERY
+        };
         self.sweep_at = at.plus(every.max(at.since(began) * SWEEP_COST));
         Ok(())
     }
@@ -263,9 +278,10 @@ impl Live {
         });
         written?;
         Ok(match dumped {
-            Ok(dumped) if dumped.interrupted => {
-                Err(format!("the dump of network namespace {} was cut short", namespace.inode))
-            }
+            Ok(dumped) if dumped.interrupted => Err(format!(
+                "the dump of network namespace {} was cut short",
+                namespace.inode
+            )),
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
         })
@@ -274,13 +290,16 @@ impl Live {
     /// Whether the programs follow this socket; one that was there before us is made known to
     /// them.
     fn follows(&mut self, socket: &SocketSnapshot) -> bool {
-        let Some(filter) = &self.owner_filter else { return true };
+        let Some(filter) = &self.owner_filter else {
+            return true;
+        };
         if socket.state == TcpState::Listen {
             return true;
         }
         let followed = filter(socket, &self.scan);
         if followed && let Err(error) = self.probes.select(socket.cookie) {
-            self.notices.push(format!("a socket cannot be followed: {error}"));
+            self.notices
+                .push(format!("a socket cannot be followed: {error}"));
         }
         followed
     }
@@ -322,7 +341,10 @@ impl Live {
 /// States that a dump asks for: all but those of sockets that are only bound.
 fn wanted_states() -> StateSet {
     let mut states = StateSet::EMPTY;
-    for state in StateSet::all().iter().filter(|s| *s != TcpState::BoundInactive) {
+    for state in StateSet::all()
+        .iter()
+        .filter(|s| *s != TcpState::BoundInactive)
+    {
         states = states.with(state);
     }
     states
