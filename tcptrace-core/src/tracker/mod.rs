@@ -18,6 +18,7 @@ use crate::input::{Definition, EventBody, Input, Loss};
 use crate::state::{StateSet, TcpState};
 use crate::time::Mono;
 use crate::tuple::{Role, Tuple};
+use crate::verdict::Verdict;
 
 use conn::{Conn, Entered, World};
 use stats::Stats;
@@ -297,9 +298,12 @@ impl Tracker {
             return;
         }
         self.due.remove(&(self.due_at(conn), cookie));
-        let view = conn.view(cookie, at, &self.world);
+        let mut view = conn.view(cookie, at, &self.world);
         if !self.options.filter.matches(&view) {
             return;
+        }
+        if next == TcpState::Close && conn.fd_open {
+            view.verdict = Some(Verdict::DeadFdOpen);
         }
         if watched {
             self.stats.left(&view, conn.found, cause, &self.options.by);
