@@ -14,8 +14,6 @@ use crate::verdict::{Evidence, verdict};
 const MS: u64 = 1_000_000;
 /// `TCP_TIMEWAIT_LEN` of `include/net/tcp.h`, a constant: `tcp_fin_timeout` does not change it.
 const TIME_WAIT: u64 = 60_000 * MS;
-/// The longest jiffy, of HZ=100: sock_diag's times are cut to whole jiffies.
-const JIFFY: u64 = 10 * MS;
 /// How much later than asked a timer of 60 s may run: the wheel's granularity at its worst,
 /// HZ=100. Meanwhile sock_diag shows 0 ms left.
 const WHEEL: u64 = 5_120 * MS;
@@ -34,6 +32,8 @@ const WHEEL: u64 = 5_120 * MS;
 ///   shut down before it was closed. Above 60 s the kernel (`tcp_close`, `tcp_keepalive_timer`)
 ///   keeps a full socket for all but 60 s of it and then arms the minisocket for as long again.
 /// - Anything else leaves no trace.
+///
+/// The kernel counts whole jiffies (1 to 10 ms): both bounds are right to one jiffy.
 pub fn age(s: &SocketSnapshot, fin_timeout_ns: Option<u64>) -> Age {
     let ms = |ms: u32| u64::from(ms) * MS;
     match (s.state, s.timer) {
@@ -45,7 +45,7 @@ pub fn age(s: &SocketSnapshot, fin_timeout_ns: Option<u64>) -> Age {
             let min = TIME_WAIT.saturating_sub(ms(left_ms));
             Age::Between {
                 min,
-                max: Some(min + JIFFY),
+                max: Some(min),
             }
         }
         (TcpState::FinWait2, Timer::TimeWait { left_ms }) => {
@@ -69,8 +69,7 @@ fn between(at_least_ms: Option<u32>, at_most_ms: Option<u32>) -> Age {
     let Some(min) = at_least_ms.map(|ms| u64::from(ms) * MS) else {
         return Age::Unknown;
     };
-    // One jiffy for what is cut off the upper bound.
-    let max = at_most_ms.map(|ms| (u64::from(ms) * MS + JIFFY).max(min));
+    let max = at_most_ms.map(|ms| (u64::from(ms) * MS).max(min));
     Age::Between { min, max }
 }
 
@@ -208,7 +207,7 @@ mod tests {
             min: min * MS,
             max: Some(max * MS),
         };
-        assert_eq!(age(&s, None), bounds(308, 2_318));
+        assert_eq!(age(&s, None), bounds(308, 2_308));
         s.last_data_recv_ms = Some(100);
         assert_eq!(age(&s, None), bounds(308, 308));
         s.state = TcpState::Established;
@@ -224,7 +223,7 @@ mod tests {
         let Age::Between { min, max } = age(&s, None) else {
             panic!("bounds");
         };
-        assert_eq!((min, max), (MS, Some(5_010 * MS)));
+        assert_eq!((min, max), (MS, Some(5_000 * MS)));
     }
 
     #[test]

@@ -99,10 +99,9 @@ pub(crate) fn all() -> Result<Found, NetnsError> {
     for name in names_in(Path::new(NAMED)) {
         let path = Path::new(NAMED).join(name);
         // A leftover file on which no namespace is mounted lies on another device.
-        if path.metadata().is_ok_and(|m| Some(m.dev()) == device) {
-            if let Ok(netns) = Netns::open(path) {
-                by_inode.entry(netns.inode).or_insert(netns);
-            }
+        let mounted = path.metadata().is_ok_and(|m| Some(m.dev()) == device);
+        if mounted && let Ok(netns) = Netns::open(path) {
+            by_inode.entry(netns.inode).or_insert(netns);
         }
     }
     for name in names_in(Path::new("/proc")) {

@@ -1,5 +1,7 @@
 //! Columns that fit the terminal: a line is never wider than it, and never wraps.
 
+use std::borrow::Cow;
+
 /// On which side of its column a cell stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
@@ -108,9 +110,9 @@ impl<'a> Table<'a> {
                 blanks += GAP;
             }
             first = false;
-            let cell = match self.terminal {
+            let cell: Cow<'_, str> = match self.terminal {
                 Some(_) => cut(cell, *wide),
-                None => cell.clone(),
+                None => cell.into(),
             };
             let pad = wide.saturating_sub(width(&cell));
             let (before, after) = match column.align {
@@ -137,9 +139,9 @@ pub fn width(text: &str) -> usize {
 }
 
 /// The text in at most `wide` columns, with `…` where something is missing.
-pub fn cut(text: &str, wide: usize) -> String {
+pub fn cut(text: &str, wide: usize) -> Cow<'_, str> {
     if width(text) <= wide {
-        return text.to_owned();
+        return text.into();
     }
     let mut short = String::new();
     let mut left = wide.saturating_sub(1);
@@ -153,7 +155,7 @@ pub fn cut(text: &str, wide: usize) -> String {
     if wide > 0 {
         short.push('…');
     }
-    short
+    short.into()
 }
 
 /// Hangul, CJK, emoji: everything from U+1100 on but punctuation and arrows.

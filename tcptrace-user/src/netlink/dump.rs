@@ -113,9 +113,12 @@ impl Diag {
     }
 
     /// The one socket with these ends and this cookie; `None` where there is none.
-    #[expect(
-        dead_code,
-        reason = "for watch, which looks again at a socket it lost sight of"
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "for watch, which looks again at a socket it lost sight of"
+        )
     )]
     pub(crate) fn get(
         &mut self,
@@ -215,4 +218,68 @@ fn is_absent(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::ENOENT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use tcptrace_core::state::TcpState;
+
+    use super::*;
+
+    /// sock_diag of our own namespace, whatever its number.
+    fn diag() -> Diag {
+        Diag::open(4).expect("sock_diag")
+    }
+
+    fn find(port: u16, states: StateSet) -> Vec<SocketSnapshot> {
+        let mut found = Vec::new();
+        let dumped = diag().dump(states, &mut |s| {
+            if s.tuple.local.port() == port {
+                found.push(s);
+            }
+        });
+        let dumped = dumped.expect("a dump");
+        assert!(!dumped.interrupted && dumped.undecodable == 0);
+        assert!(dumped.sockets >= found.len() as u64);
+        found
+    }
+
+    #[test]
+    fn sockets_of_both_families_are_found() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(any).expect("a listener");
+            let addr = listener.local_addr().expect("its address");
+            let client = TcpStream::connect(addr).expect("a connection");
+            let states = StateSet::of(&[TcpState::Listen, TcpState::Established]);
+            let found = find(addr.port(), states);
+            assert_eq!(found.len(), 2, "{found:?}");
+            assert_eq!(found[0].state, TcpState::Listen);
+            assert_eq!(found[1].tuple.remote, client.local_addr().expect("our end"));
+            assert_eq!(found[1].inode, 0, "nobody has accepted it");
+            assert!(found[1].last_ack_recv_ms.is_some_and(|ms| ms < 60_000));
+            assert!(found[0].at <= found[1].at);
+            assert_eq!(find(addr.port(), StateSet::of(&[TcpState::CloseWait])), []);
+        }
+    }
+
+    #[test]
+    fn one_socket_is_found_by_its_cookie_only() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let addr = listener.local_addr().expect("its address");
+        let _client = TcpStream::connect(addr).expect("a connection");
+        let established = find(addr.port(), StateSet::of(&[TcpState::Established]));
+        let [wanted] = established[..] else {
+            panic!("{established:?}");
+        };
+        let mut diag = diag();
+        let again = diag.get(&wanted.tuple, wanted.cookie).expect("an answer");
+        assert_eq!(again.map(|s| s.cookie), Some(wanted.cookie));
+        let other = diag.get(&wanted.tuple, wanted.cookie ^ 1);
+        assert_eq!(other.expect("an answer"), None);
+        let mut nowhere = wanted.tuple;
+        nowhere.remote.set_port(1);
+        assert_eq!(diag.get(&nowhere, wanted.cookie).expect("an answer"), None);
+    }
 }

@@ -147,7 +147,12 @@ struct DiagMsg {
 pub(crate) fn socket(payload: &[u8], at: Mono, netns: u32) -> Result<SocketSnapshot, ParseError> {
     let (msg, attributes) =
         DiagMsg::read_from_prefix(payload).map_err(|_| ParseError::Short(payload.len()))?;
-    let state = TcpState::try_from(msg.state).map_err(|_| ParseError::State(msg.state))?;
+    let state = match TcpState::try_from(msg.state) {
+        // The kernel dumps no socket in CLOSE but those that are only bound, and those as CLOSE.
+        Ok(TcpState::Close) => TcpState::BoundInactive,
+        Ok(state) => state,
+        Err(_) => return Err(ParseError::State(msg.state)),
+    };
     let local = endpoint(msg.family, msg.id.src, msg.id.sport)?;
     let remote = endpoint(msg.family, msg.id.dst, msg.id.dport)?;
     let timer = timer(msg.timer, msg.expires);

@@ -9,7 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::HashMap;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::io::Errno;
 use tcptrace_core::owner::{Comm, Holder};
@@ -47,7 +47,6 @@ impl Owners {
 pub(crate) fn holders() -> Result<Owners, OwnersError> {
     let proc = openat(CWD, c"/proc", DIRECTORY, Mode::empty()).map_err(io::Error::from)?;
     let mut owners = Owners::default();
-    owners.by_inode = HashMap::with_capacity(1024);
     let mut buffer = [MaybeUninit::uninit(); ENTRIES];
     let mut inner = [MaybeUninit::uninit(); ENTRIES];
     let mut entries = RawDir::new(&proc, &mut buffer);
