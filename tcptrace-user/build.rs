@@ -2,10 +2,6 @@
 //!
 //! The object is the committed `bpf/tcptrace.bpf.o`, or the file named by `TCPTRACE_BPF_OBJECT`:
 //! tests run what a fresh build of the sources gives.
-#![expect(
-    clippy::print_stdout,
-    reason = "a build script talks to cargo on its standard output"
-)]
 
 use std::env;
 use std::error::Error;
