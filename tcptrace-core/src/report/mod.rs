@@ -1,1 +1,3 @@
 //! Report models and their printers.
+
+pub mod table;
