@@ -10,7 +10,6 @@ pub mod cause;
 pub mod change;
 pub mod decode;
 pub mod filter;
-pub mod group;
 pub mod histogram;
 pub mod infer;
 pub mod input;

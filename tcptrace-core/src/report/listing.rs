@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use super::snapshot::{Group, GroupKey, Socket, thousands};
+use super::snapshot::{Group, Socket, thousands};
+use super::summary::Key;
 use super::table::{Align, Column, Table};
 use crate::change::View;
 use crate::state::TcpState;
@@ -124,39 +125,32 @@ fn keepalive(view: &View) -> &'static str {
 /// One line per group: how many, their keys in the order they were asked for, the oldest.
 pub fn groups(
     groups: &[Group],
-    by: &[GroupKey],
+    by: &[Key],
     width: Option<usize>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let mut columns = vec![column("COUNT", Align::Right, 5, 0)];
     for (key, rank) in by.iter().zip(1..) {
-        columns.push(match key {
-            GroupKey::State => column("STATE", Align::Left, 10, rank),
-            GroupKey::Comm => column("COMM", Align::Left, 6, rank),
-            GroupKey::Pid => column("PID", Align::Right, 5, rank),
-            GroupKey::Peer => column("PEER", Align::Left, 10, rank),
-        });
+        let align = if *key == Key::Pid {
+            Align::Right
+        } else {
+            Align::Left
+        };
+        columns.push(column(key.title(), align, 6, rank));
     }
     columns.push(column("OLDEST", Align::Right, 6, u8::MAX));
-    let rows: Vec<Vec<String>> = groups.iter().map(|g| group_row(g, by)).collect();
+    let rows: Vec<Vec<String>> = groups.iter().map(group_row).collect();
     print(&columns, &rows, width, out)
 }
 
-fn group_row(group: &Group, by: &[GroupKey]) -> Vec<String> {
-    let unknown = || "-".to_owned();
+fn group_row(group: &Group) -> Vec<String> {
     let mut row = vec![thousands(group.count)];
-    for key in by {
-        row.push(match key {
-            GroupKey::State => group.state.unwrap_or("-").to_owned(),
-            GroupKey::Comm => group
-                .comm
-                .clone()
-                .flatten()
-                .map_or_else(unknown, |c| escape(&c)),
-            GroupKey::Pid => group.pid.flatten().map_or_else(unknown, |p| p.to_string()),
-            GroupKey::Peer => group.peer.clone().flatten().unwrap_or_else(unknown),
-        });
-    }
+    row.extend(
+        group
+            .key
+            .iter()
+            .map(|v| v.as_deref().map_or("-".to_owned(), escape)),
+    );
     row.push(group.oldest.to_string());
     row
 }
@@ -181,8 +175,8 @@ mod tests {
     use super::super::snapshot::group;
     use super::super::snapshot::tests::{MINUTE, snapshot};
     use super::super::table;
-    use super::crate::infer::{Listeners, view};
     use super::*;
+    use crate::infer::{Listeners, view};
     use crate::input::Timer;
     use crate::owner::{Comm, Holder, Owner};
 
@@ -263,7 +257,7 @@ mod tests {
 
     #[test]
     fn groups_have_their_keys_in_order() {
-        let by = [GroupKey::Comm, GroupKey::State];
+        let by = [Key::Comm, Key::State];
         let mut out = Vec::new();
         let all = group(&some_sockets(), &by);
         groups(&all, &by, None, &mut out).expect("memory");

@@ -3,13 +3,13 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::json::SocketFacts;
+use super::summary::Key;
 use crate::change::View;
-use crate::owner::Comm;
 use crate::state::TcpState;
 use crate::time::{Age, Mono, WallAnchor};
 use crate::tuple::Role;
@@ -31,112 +31,42 @@ pub fn sort(sockets: &mut [Socket]) {
     });
 }
 
-/// By what `--by` groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum GroupKey {
-    /// The state.
-    State,
-    /// The owner's name.
-    Comm,
-    /// The owner.
-    Pid,
-    /// The peer: address and port where we connected, the address alone where it did.
-    Peer,
-}
-
-/// Why a text is no key to group by.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot group by '{0}': use state, comm, pid or peer")]
-pub struct GroupKeyError(String);
-
-impl FromStr for GroupKey {
-    type Err = GroupKeyError;
-
-    fn from_str(text: &str) -> Result<GroupKey, GroupKeyError> {
-        match text.trim() {
-            "state" => Ok(GroupKey::State),
-            "comm" => Ok(GroupKey::Comm),
-            "pid" => Ok(GroupKey::Pid),
-            "peer" => Ok(GroupKey::Peer),
-            _ => Err(GroupKeyError(text.to_owned())),
-        }
-    }
-}
-
-/// Sockets that have the keys in common. A field that was not asked for is absent; one that was
-/// and is not known is `null`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// Sockets that have their keys in common.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// Their state.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<&'static str>,
-    /// Name of their owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub comm: Option<Option<String>>,
-    /// Their owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<Option<u32>>,
-    /// Their peer; not known of listeners.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer: Option<Option<String>>,
+    /// The values of the keys, in the order they were asked for; `None`: not known.
+    pub key: Vec<Option<String>>,
     /// How many.
     pub count: u64,
-    /// The greatest age that is known of one, ns.
-    pub oldest_age_ns: Option<u64>,
-    /// Whether that age is estimated.
-    pub estimated: bool,
-    /// The same, for printing.
-    #[serde(skip)]
+    /// The greatest age that is known of one.
     pub oldest: Age,
 }
 
-type Keys = (
-    Option<TcpState>,
-    Option<Option<Comm>>,
-    Option<Option<u32>>,
-    Option<Option<String>>,
-);
-
-/// Groups sockets; the greatest group first, equal ones by state, name, pid and peer.
-pub fn group(sockets: &[Socket], by: &[GroupKey]) -> Vec<Group> {
-    let mut groups: BTreeMap<Keys, (u64, Age)> = BTreeMap::new();
+/// Groups sockets; the greatest group first, equal ones by their keys.
+pub fn group(sockets: &[Socket], by: &[Key]) -> Vec<Group> {
+    let mut groups: BTreeMap<Vec<Option<String>>, (u64, Age)> = BTreeMap::new();
     for socket in sockets {
-        let view = &socket.view;
-        let has = |key| by.contains(&key);
-        let keys = (
-            has(GroupKey::State).then_some(view.state),
-            has(GroupKey::Comm).then_some(view.owner.comm),
-            has(GroupKey::Pid).then_some(view.owner.pid),
-            has(GroupKey::Peer).then(|| peer(view)),
-        );
-        let (count, oldest) = groups.entry(keys).or_insert((0, Age::Unknown));
+        let key = by.iter().map(|key| key.of(&socket.view, None)).collect();
+        let (count, oldest) = groups.entry(key).or_insert((0, Age::Unknown));
         *count += 1;
-        *oldest = older(*oldest, view.age);
+        *oldest = older(*oldest, socket.view.age);
     }
     let mut sorted: Vec<Group> = groups
         .into_iter()
-        .map(|((state, comm, pid, peer), (count, oldest))| Group {
-            state: state.map(TcpState::name),
-            comm: comm.map(|c| c.map(|c| c.to_text())),
-            pid,
-            peer,
-            count,
-            oldest_age_ns: oldest.at_least(),
-            estimated: oldest.is_estimated(),
-            oldest,
-        })
+        .map(|(key, (count, oldest))| Group { key, count, oldest })
         .collect();
     sorted.sort_by_key(|g| Reverse(g.count));
     sorted
 }
 
-fn peer(view: &View) -> Option<String> {
-    let remote = view.tuple.remote;
-    match view.role {
-        _ if remote.port() == 0 => None,
-        Some(Role::Active) => Some(remote.to_string()),
-        _ => Some(remote.ip().to_string()),
-    }
+/// A group as an object: its keys by name, then its numbers.
+fn group_json(group: &Group, by: &[Key]) -> Map<String, Value> {
+    let names = by.iter().map(|key| key.name().to_owned());
+    let mut object: Map<String, Value> = names.zip(group.key.iter().map(|v| json!(v))).collect();
+    object.insert("count".to_owned(), json!(group.count));
+    object.insert("oldest_age_ns".to_owned(), json!(group.oldest.at_least()));
+    object.insert("estimated".to_owned(), json!(group.oldest.is_estimated()));
+    object
 }
 
 fn older(a: Age, b: Age) -> Age {
@@ -257,15 +187,16 @@ pub struct SummaryLine<'a> {
     ts: String,
     #[serde(flatten)]
     summary: &'a Summary,
-    #[serde(skip_serializing_if = "<[Group]>::is_empty")]
-    groups: &'a [Group],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<Map<String, Value>>,
 }
 
 impl<'a> SummaryLine<'a> {
     /// Of the sockets seen at `at`.
     pub fn new(
         summary: &'a Summary,
-        groups: &'a [Group],
+        groups: &[Group],
+        by: &[Key],
         at: Mono,
         anchor: WallAnchor,
     ) -> SummaryLine<'a> {
@@ -273,15 +204,15 @@ impl<'a> SummaryLine<'a> {
             r#type: "summary",
             ts: anchor.rfc3339(at),
             summary,
-            groups,
+            groups: groups.iter().map(|g| group_json(g, by)).collect(),
         }
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::crate::infer::{Listeners, view};
     use super::*;
+    use crate::infer::{Listeners, view};
     use crate::input::{SocketSnapshot, Timer};
     use crate::owner::Owner;
     use crate::tuple::Tuple;
@@ -343,16 +274,19 @@ pub(super) mod tests {
             socket(CloseWait, Some(9), Some(1)),
             socket(CloseWait, None, Some(2)),
         ];
-        let groups = group(&sockets, &[GroupKey::State, GroupKey::Pid]);
-        let line = |g: &Group| serde_json::to_string(g).expect("an object");
+        let groups = group(&sockets, &[Key::State, Key::Pid]);
+        let object = |g: &Group| Value::Object(group_json(g, &[Key::State, Key::Pid]));
         assert_eq!(
-            line(&groups[0]),
-            r#"{"state":"close_wait","pid":1,"count":2,"oldest_age_ns":9000000,"estimated":true}"#
+            object(&groups[0]),
+            json!({
+                "state": "close_wait", "pid": "1", "count": 2,
+                "oldest_age_ns": 9_000_000, "estimated": true,
+            })
         );
         assert_eq!(groups.len(), 3);
-        assert!(line(&groups[1]).starts_with(r#"{"state":"established","pid":null,"count":1"#));
-        let groups = group(&sockets, &[GroupKey::Peer]);
-        assert_eq!(groups[0].peer, Some(Some("10.0.0.9:443".to_owned())));
+        assert_eq!(object(&groups[2])["pid"], Value::Null);
+        let groups = group(&sockets, &[Key::Peer]);
+        assert_eq!(groups[0].key, [Some("10.0.0.9:443".to_owned())]);
         assert_eq!(groups[0].count, 4);
     }
 
@@ -394,7 +328,7 @@ pub(super) mod tests {
              `ss -s` calls 3 of these estab: its source, CurrEstab, counts CLOSE_WAIT too\n\
              /proc/net/sockstat calls 2 of these tw: it counts FIN_WAIT_2 minisockets too\n"
         );
-        let line = SummaryLine::new(&summary, &[], Mono(0), WallAnchor::default());
+        let line = SummaryLine::new(&summary, &[], &[], Mono(0), WallAnchor::default());
         let text = serde_json::to_string(&line).expect("an object");
         assert!(
             text.starts_with(
@@ -403,13 +337,6 @@ pub(super) mod tests {
         );
         assert!(text.contains(r#""close_wait":{"count":2,"held":1,"unaccepted":1,"mini":0}"#));
         assert_eq!(Summary::default().to_string(), "TCP 0:\n");
-    }
-
-    #[test]
-    fn keys_are_read_by_name() {
-        assert_eq!("peer".parse(), Ok(GroupKey::Peer));
-        let error = "port".parse::<GroupKey>().expect_err("no key");
-        assert!(error.to_string().contains("state, comm, pid or peer"));
     }
 
     #[test]

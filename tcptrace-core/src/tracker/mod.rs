@@ -13,8 +13,8 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::cause::Cause;
 use crate::change::{Change, View};
 use crate::filter::Filter;
-use crate::group::GroupKey;
 use crate::input::{Definition, EventBody, Input, Loss};
+use crate::report::summary::Key;
 use crate::state::{StateSet, TcpState};
 use crate::time::Mono;
 use crate::tuple::{Role, Tuple};
@@ -43,7 +43,7 @@ pub struct Options {
     /// Tell of every transition.
     pub transitions: bool,
     /// How the summary is grouped.
-    pub by: Vec<GroupKey>,
+    pub by: Vec<Key>,
     /// Minisockets are seen by events; if not, they are sampled by sweeps.
     pub mini_events: bool,
     /// How the data was got, for the summary.

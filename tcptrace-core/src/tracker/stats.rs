@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use super::Tracker;
 use crate::cause::Cause;
 use crate::change::View;
-use crate::group::GroupKey;
 use crate::histogram;
-use crate::report::summary::{Completeness, Durations, Group, StateLine, Summary};
+use crate::report::summary::{Completeness, Durations, Group, Key, StateLine, Summary};
 use crate::state::TcpState;
 use crate::time::Age;
 
@@ -17,19 +16,22 @@ const MAX_GROUPS: usize = 2_048;
 /// What [`MAX_GROUPS`] leaves over.
 const OTHER: &str = "(other)";
 
+/// The values of the keys; `None`: not known.
+type GroupId = Vec<Option<String>>;
+
 /// Everything that was counted.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
     states: BTreeMap<TcpState, Dwell>,
-    groups: BTreeMap<Vec<String>, BTreeMap<TcpState, Dwell>>,
+    groups: BTreeMap<GroupId, BTreeMap<TcpState, Dwell>>,
 }
 
 /// The stays in one state that have ended.
 #[derive(Clone, Debug, Default)]
 struct Dwell {
-    /// Of those left, how many had been entered while we watched.
-    entered: u64,
     left: u64,
+    /// Of these, how many had been in it before we watched.
+    before: u64,
     /// Left after a time that is known within bounds only.
     estimated: u64,
     durations: histogram::Durations,
@@ -38,7 +40,7 @@ struct Dwell {
 impl Dwell {
     fn left(&mut self, age: Age, found: bool) {
         self.left += 1;
-        self.entered += u64::from(!found);
+        self.before += u64::from(found);
         self.estimated += u64::from(age.is_estimated());
         if let Some(ns) = age.at_least() {
             self.durations.record(ns);
@@ -48,7 +50,7 @@ impl Dwell {
 
 impl Stats {
     /// A stay has ended.
-    pub(super) fn left(&mut self, view: &View, found: bool, cause: Cause, by: &[GroupKey]) {
+    pub(super) fn left(&mut self, view: &View, found: bool, cause: Cause, by: &[Key]) {
         self.states
             .entry(view.state)
             .or_default()
@@ -60,10 +62,10 @@ impl Stats {
         }
     }
 
-    fn key(&self, view: &View, cause: Option<Cause>, by: &[GroupKey]) -> Vec<String> {
-        let key: Vec<String> = by.iter().map(|k| k.value(view, cause)).collect();
+    fn key(&self, view: &View, cause: Option<Cause>, by: &[Key]) -> GroupId {
+        let key: GroupId = by.iter().map(|k| k.of(view, cause)).collect();
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
-            return vec![OTHER.to_owned(); by.len()];
+            return vec![Some(OTHER.to_owned()); by.len()];
         }
         key
     }
@@ -73,14 +75,14 @@ impl Stats {
 #[derive(Clone, Debug, Default)]
 struct Open {
     count: u64,
-    entered: u64,
+    before: u64,
     oldest: Option<Age>,
 }
 
 impl Open {
     fn add(&mut self, age: Age, found: bool) {
         self.count += 1;
-        self.entered += u64::from(!found);
+        self.before += u64::from(found);
         let older = match self.oldest {
             None => true,
             Some(oldest) => age.at_least() > oldest.at_least(),
@@ -95,7 +97,7 @@ impl Tracker {
     /// The totals as they are now.
     pub fn summary(&self) -> Summary {
         let mut open: BTreeMap<TcpState, Open> = BTreeMap::new();
-        let mut open_groups: BTreeMap<Vec<String>, BTreeMap<TcpState, Open>> = BTreeMap::new();
+        let mut open_groups: BTreeMap<GroupId, BTreeMap<TcpState, Open>> = BTreeMap::new();
         let by = &self.options.by;
         let mut estimated = 0;
         for (view, found) in self.open_views() {
@@ -117,12 +119,13 @@ impl Tracker {
         Summary {
             span_ns: self.began.map_or(0, |began| self.now.since(began)),
             states,
+            by: by.clone(),
             groups: self.groups(open_groups),
             completeness: self.completeness(estimated),
         }
     }
 
-    fn groups(&self, mut open: BTreeMap<Vec<String>, BTreeMap<TcpState, Open>>) -> Vec<Group> {
+    fn groups(&self, mut open: BTreeMap<GroupId, BTreeMap<TcpState, Open>>) -> Vec<Group> {
         for key in self.stats.groups.keys() {
             open.entry(key.clone()).or_default();
         }
@@ -179,7 +182,8 @@ fn line(state: TcpState, left: Option<&Dwell>, open: Option<&Open>) -> StateLine
     };
     StateLine {
         state,
-        entered: left.entered + open.map_or(0, |o| o.entered),
+        before: left.before + open.map_or(0, |o| o.before),
+        entered: left.left - left.before + open.map_or(0, |o| o.count - o.before),
         left: left.left,
         open: open.map_or(0, |o| o.count),
         estimated: left.estimated,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use foldhash::{HashMap, HashMapExt};
@@ -12,38 +13,32 @@ use tcptrace_core::input::{SocketSnapshot, Timer};
 use tcptrace_core::owner::{Holder, Owner, Process};
 use tcptrace_core::report::json::{Line, SocketFacts};
 use tcptrace_core::report::listing;
-use tcptrace_core::report::snapshot::{GroupKey, Socket, Summary, SummaryLine, group, sort};
+use tcptrace_core::report::snapshot::{Socket, Summary, SummaryLine, group, sort};
+use tcptrace_core::report::summary::Key;
 use tcptrace_core::state::{StateSet, TcpState};
 use tcptrace_core::time::Mono;
 use tcptrace_core::tuple::Role;
 
 use crate::clock;
 use crate::netns::{self, Inside, Netns};
+use crate::options::Snapshot;
 use crate::proc::{self, Owners};
 
-/// What `snapshot` was asked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SnapshotOptions {
-    /// Which sockets. Without states: every socket, listeners included, as `ss -ta` has them.
-    pub(crate) filter: Filter,
-    /// Groups instead of sockets.
-    pub(crate) by: Vec<GroupKey>,
-    /// Numbers instead of sockets.
-    pub(crate) summary: bool,
-    /// JSON lines.
-    pub(crate) json: bool,
-    /// Every network namespace, not only ours.
-    pub(crate) all_netns: bool,
-    /// Columns of the terminal; `None`: no terminal, nothing is cut.
-    pub(crate) width: Option<usize>,
+/// Runs `tcptrace snapshot`.
+///
+/// # Errors
+/// If our own namespace cannot be dumped, or the output cannot be written.
+pub(crate) fn run(options: &Snapshot) -> anyhow::Result<ExitCode> {
+    let mut notices: Box<dyn Write> = match options.terminal.quiet {
+        true => Box::new(io::sink()),
+        false => Box::new(io::stderr()),
+    };
+    report(options, &mut io::stdout().lock(), &mut notices)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the report to `out`, and what could not be seen to `notices`.
-pub(crate) fn run(
-    options: &SnapshotOptions,
-    out: &mut dyn Write,
-    notices: &mut dyn Write,
-) -> anyhow::Result<()> {
+fn report(options: &Snapshot, out: &mut dyn Write, notices: &mut dyn Write) -> anyhow::Result<()> {
     let anchor = clock::anchor();
     let found = dump(options, notices)?;
     let owners = match wants_owners(options) {
@@ -69,12 +64,12 @@ pub(crate) fn run(
     match (whole, options.json) {
         (true, true) => {
             let summary = Summary::of(&sockets);
-            let line = SummaryLine::new(&summary, groups, at, anchor);
+            let line = SummaryLine::new(&summary, groups, &options.by, at, anchor);
             write_json(&mut out, &line)?;
         }
         (true, false) => {
             if !groups.is_empty() {
-                listing::groups(groups, &options.by, options.width, &mut out)?;
+                listing::groups(groups, &options.by, options.terminal.width, &mut out)?;
             }
             if options.summary {
                 write!(out, "{}", Summary::of(&sockets))?;
@@ -86,7 +81,12 @@ pub(crate) fn run(
             }
         }
         (false, false) => {
-            listing::sockets(&sockets, options.all_netns, options.width, &mut out)?;
+            listing::sockets(
+                &sockets,
+                options.all_netns,
+                options.terminal.width,
+                &mut out,
+            )?;
         }
     }
     out.flush()?;
@@ -109,7 +109,7 @@ struct Found {
     last: Mono,
 }
 
-fn dump(options: &SnapshotOptions, notices: &mut dyn Write) -> anyhow::Result<Found> {
+fn dump(options: &Snapshot, notices: &mut dyn Write) -> anyhow::Result<Found> {
     let mut found = Found::default();
     let states = states(options.filter.states);
     let mut by_cookie: HashMap<u64, usize> = HashMap::new();
@@ -191,7 +191,7 @@ fn states(asked: StateSet) -> StateSet {
 }
 
 /// Our own namespace; with `--all-netns` every one; with `--netns` those, or an error.
-fn namespaces(options: &SnapshotOptions, notices: &mut dyn Write) -> anyhow::Result<Vec<Netns>> {
+fn namespaces(options: &Snapshot, notices: &mut dyn Write) -> anyhow::Result<Vec<Netns>> {
     let asked = &options.filter.netns;
     if !options.all_netns && asked.is_empty() {
         return Ok(vec![netns::own()?]);
@@ -221,13 +221,10 @@ fn namespaces(options: &SnapshotOptions, notices: &mut dyn Write) -> anyhow::Res
 }
 
 /// Owners cost a walk through /proc: not for mere numbers.
-fn wants_owners(options: &SnapshotOptions) -> bool {
+fn wants_owners(options: &Snapshot) -> bool {
     let filter = &options.filter;
     let lists = !options.summary && options.by.is_empty();
-    let by_owner = options
-        .by
-        .iter()
-        .any(|k| matches!(k, GroupKey::Comm | GroupKey::Pid));
+    let by_owner = options.by.iter().any(|k| matches!(k, Key::Comm | Key::Pid));
     let filtered =
         !(filter.pids.is_empty() && filter.comms.is_empty() && filter.cgroups.is_empty());
     lists || by_owner || filtered
@@ -235,7 +232,7 @@ fn wants_owners(options: &SnapshotOptions) -> bool {
 
 /// The sockets that the filter lets through, and how many of them have an owner that we could
 /// not find.
-fn sockets(found: Found, owners: &Owners, options: &SnapshotOptions) -> (Vec<Socket>, u64) {
+fn sockets(found: Found, owners: &Owners, options: &Snapshot) -> (Vec<Socket>, u64) {
     let mut processes = Processes::default();
     let mut sockets = Vec::with_capacity(found.snapshots.len());
     let mut hidden = 0;
