@@ -5,6 +5,7 @@ use std::env;
 use std::io::{self, IsTerminal};
 
 use tcptrace_core::filter::{Family, Filter, Ports};
+use tcptrace_core::owner::Comm;
 use tcptrace_core::report::summary::Key;
 use tcptrace_core::report::watch::TimeStyle;
 use tcptrace_core::state::{StateSet, lingering};
@@ -177,7 +178,7 @@ fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<(Filter, Optio
     let filter = Filter {
         states: states(&typed.state),
         pids: typed.pid,
-        comms: typed.comm,
+        comms: typed.comm.iter().map(|name| kernel_name(name)).collect(),
         local_ports: ports(typed.local_port),
         remote_ports: ports(typed.remote_port),
         any_ports: ports(typed.port),
@@ -204,6 +205,14 @@ fn states(lists: &[StateSet]) -> StateSet {
 
 fn ports(lists: Vec<Ports>) -> Ports {
     lists.into_iter().fold(Ports::default(), Ports::union)
+}
+
+/// The kernel keeps 15 bytes of a name, so a whole name is cut as it would be; a pattern is not.
+fn kernel_name(typed: &str) -> String {
+    match typed.contains(['*', '?']) {
+        true => typed.to_owned(),
+        false => Comm::from_bytes(typed.as_bytes()).to_text(),
+    }
 }
 
 fn time_style(typed: cli::Timestamp) -> TimeStyle {
@@ -271,5 +280,11 @@ mod tests {
         let twice = watch(&["-L", "80", "-L", "443", "-6", "--role", "active"]);
         assert!(twice.filter.local_ports.contains(80) && twice.filter.local_ports.contains(443));
         assert_eq!(twice.filter.family, Some(Family::V6));
+    }
+
+    #[test]
+    fn a_long_name_is_found_by_what_the_kernel_keeps_of_it() {
+        let named = watch(&["--comm", "systemd-timesyncd", "--comm", "a-very-long-name*"]);
+        assert_eq!(named.filter.comms, ["systemd-timesyn", "a-very-long-name*"]);
     }
 }

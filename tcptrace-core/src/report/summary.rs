@@ -4,12 +4,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cause::Cause;
 use crate::change::View;
 use crate::state::TcpState;
-use crate::time::Age;
+use crate::time::{Age, Mono, WallAnchor};
 use crate::tuple::Role;
 
 /// The summary.
@@ -75,7 +76,7 @@ pub struct Group {
 }
 
 /// What of the truth is missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Completeness {
     /// Events that found the ring buffer full.
     pub ring_full: u64,
@@ -122,42 +123,61 @@ impl Completeness {
     }
 }
 
-/// The `summary` object of the JSON output.
-pub fn to_json(summary: &Summary) -> Value {
-    let group_json = |group: &Group| {
-        let names = summary.by.iter().map(|key| key.name().to_owned());
-        let values = group.key.iter().map(|v| json!(v));
-        let key: Map<String, Value> = names.zip(values).collect();
-        json!({ "key": key, "states": states_json(&group.lines) })
-    };
-    let c = &summary.completeness;
-    json!({
-        "type": "summary",
-        "span_ns": summary.span_ns,
-        "states": states_json(&summary.states),
-        "groups": summary.groups.iter().map(group_json).collect::<Vec<_>>(),
-        "completeness": {
-            "complete": c.complete(),
-            "ring_full": c.ring_full,
-            "recursion_missed": c.recursion_missed,
-            "map_full": c.map_full,
-            "read_faults": c.read_faults,
-            "undecodable": c.undecodable,
-            "reconciled": c.reconciled,
-            "mptcp": c.mptcp,
-            "estimated": c.estimated,
-            "mode": c.mode,
-            "notes": c.notes,
-        },
-    })
+/// The `summary` line of `watch` in JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct SummaryLine<'a> {
+    r#type: &'static str,
+    ts: String,
+    span_ns: u64,
+    states: Map<String, Value>,
+    groups: Vec<GroupObject>,
+    completeness: CompletenessObject<'a>,
 }
 
-fn states_json(lines: &[StateLine]) -> Map<String, Value> {
-    let named = |line: &StateLine| (line.state.name().to_owned(), state_json(line));
+impl<'a> SummaryLine<'a> {
+    /// Of a summary drawn up at `at`.
+    pub fn new(summary: &'a Summary, at: Mono, anchor: WallAnchor) -> SummaryLine<'a> {
+        let group = |group: &Group| {
+            let names = summary.by.iter().map(|key| key.name().to_owned());
+            let values = group.key.iter().map(|value| json!(value));
+            GroupObject {
+                key: names.zip(values).collect(),
+                states: states(&group.lines),
+            }
+        };
+        SummaryLine {
+            r#type: "summary",
+            ts: anchor.rfc3339(at),
+            span_ns: summary.span_ns,
+            states: states(&summary.states),
+            groups: summary.groups.iter().map(group).collect(),
+            completeness: CompletenessObject {
+                complete: summary.completeness.complete(),
+                missing: &summary.completeness,
+            },
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct GroupObject {
+    key: Map<String, Value>,
+    states: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct CompletenessObject<'a> {
+    complete: bool,
+    #[serde(flatten)]
+    missing: &'a Completeness,
+}
+
+fn states(lines: &[StateLine]) -> Map<String, Value> {
+    let named = |line: &StateLine| (line.state.name().to_owned(), state(line));
     lines.iter().map(named).collect()
 }
 
-fn state_json(line: &StateLine) -> Value {
+fn state(line: &StateLine) -> Value {
     let duration = |of: fn(&Durations) -> u64| line.durations.as_ref().map(of);
     json!({
         "before": line.before,
@@ -311,7 +331,13 @@ mod tests {
                 ..Completeness::default()
             },
         };
-        let json = to_json(&summary);
+        let line = SummaryLine::new(&summary, Mono(0), WallAnchor::default());
+        let text = serde_json::to_string(&line).unwrap();
+        assert!(
+            text.starts_with(r#"{"type":"summary","ts":"1970-"#),
+            "{text}"
+        );
+        let json: Value = serde_json::from_str(&text).unwrap();
         let line = &json["states"]["close_wait"];
         assert_eq!(line["open"], 251);
         assert_eq!(line["max_ns"], Value::Null);
