@@ -1,2 +1,3 @@
 //! tcptrace.
+mod kernel;
 fn main() {}
