@@ -33,7 +33,12 @@ pub(super) enum ProgramKind {
 pub(super) const RETURN_0: &[u64] = &[MOV_R0_0, EXIT];
 /// `helper(first argument); return 0`.
 pub(super) const fn call_with_first_argument(helper: u32) -> [u64; 4] {
-    [LOAD_R1_ARGUMENT_0, CALL | (helper as u64) << 32, MOV_R0_0, EXIT]
+    [
+        LOAD_R1_ARGUMENT_0,
+        CALL | (helper as u64) << 32,
+        MOV_R0_0,
+        EXIT,
+    ]
 }
 /// `bpf_get_socket_cookie` of `include/uapi/linux/bpf.h`.
 pub(super) const GET_SOCKET_COOKIE: u32 = 46;
@@ -70,23 +75,25 @@ pub(super) fn load(program: Program<'_>) -> io::Result<OwnedFd> {
     bpf(PROG_LOAD, &attr)
 }
 
-/// Attaches a tp_btf program to the tracepoint it was loaded for.
-///
-/// # Errors
-/// The errno of `BPF_RAW_TRACEPOINT_OPEN`.
-pub(super) fn attach_tp_btf(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let attr = RawTracepointAttr { name: 0, prog_fd: raw(program), pad: 0 };
-    bpf(RAW_TRACEPOINT_OPEN, &attr)
-}
-
 /// A reader of an iterator program.
 ///
 /// # Errors
 /// The errno of `BPF_LINK_CREATE` or `BPF_ITER_CREATE`.
 pub(super) fn open_iter(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let attr = LinkAttr { prog_fd: raw(program), target_fd: 0, attach_type: ATTACH_ITER, flags: 0 };
+    let attr = LinkAttr {
+        prog_fd: raw(program),
+        target_fd: 0,
+        attach_type: ATTACH_ITER,
+        flags: 0,
+    };
     let link = bpf(LINK_CREATE, &attr)?;
-    bpf(ITER_CREATE, &IterAttr { link_fd: raw(link.as_fd()), flags: 0 })
+    bpf(
+        ITER_CREATE,
+        &IterAttr {
+            link_fd: raw(link.as_fd()),
+            flags: 0,
+        },
+    )
 }
 
 /// Creates a ring buffer of one page.
@@ -95,7 +102,15 @@ pub(super) fn open_iter(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// The errno of `BPF_MAP_CREATE`.
 pub(super) fn create_ring_buffer() -> io::Result<OwnedFd> {
     // BPF_MAP_TYPE_RINGBUF; keys and values have no size, and the buffer is whole pages.
-    bpf(MAP_CREATE, &MapAttr { map_type: 27, key_size: 0, value_size: 0, max_entries: 4096 })
+    bpf(
+        MAP_CREATE,
+        &MapAttr {
+            map_type: 27,
+            key_size: 0,
+            value_size: 0,
+            max_entries: 4096,
+        },
+    )
 }
 
 /// Attaches a tracepoint program to the tracepoint with this id, until the descriptor is closed.
@@ -126,14 +141,21 @@ pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<
     };
     // SAFETY: PERF_EVENT_IOC_SET_BPF takes a descriptor by value; both are open.
     let done = unsafe {
-        libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF, program.as_raw_fd())
+        libc::ioctl(
+            event.as_raw_fd(),
+            PERF_EVENT_IOC_SET_BPF,
+            program.as_raw_fd(),
+        )
     };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(event) }
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(event)
+    }
 }
 
 const MAP_CREATE: libc::c_int = 0;
 const PROG_LOAD: libc::c_int = 5;
-const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const LINK_CREATE: libc::c_int = 28;
 const ITER_CREATE: libc::c_int = 33;
 const ATTACH_ITER: u32 = 28;
@@ -176,16 +198,6 @@ unsafe impl Attr for LoadAttr {}
 const _: () = assert!(size_of::<LoadAttr>() == 112);
 
 #[repr(C)]
-struct RawTracepointAttr {
-    /// 0: a tp_btf program knows its tracepoint.
-    name: u64,
-    prog_fd: u32,
-    pad: u32,
-}
-// SAFETY: integers without padding; the name is NULL, which the kernel takes for tp_btf.
-unsafe impl Attr for RawTracepointAttr {}
-
-#[repr(C)]
 struct LinkAttr {
     prog_fd: u32,
     target_fd: u32,
@@ -218,7 +230,12 @@ fn bpf<A: Attr>(command: libc::c_int, attr: &A) -> io::Result<OwnedFd> {
     // SAFETY: `Attr` promises a prefix of `union bpf_attr` with valid addresses; the kernel takes
     // the rest for zero. A non-negative result of these commands is a new descriptor.
     unsafe {
-        owned(libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<A>()))
+        owned(libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attr),
+            size_of::<A>(),
+        ))
     }
 }
 

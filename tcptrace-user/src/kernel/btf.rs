@@ -53,7 +53,9 @@ pub(crate) enum BtfError {
         have: usize,
     },
     /// A kind whose size is not known, so that nothing behind it can be read.
-    #[error("BTF type {id} is of the unknown kind {kind}; this kernel's BTF is newer than tcptrace")]
+    #[error(
+        "BTF type {id} is of the unknown kind {kind}; this kernel's BTF is newer than tcptrace"
+    )]
     UnknownKind {
         /// The type.
         id: TypeId,
@@ -166,7 +168,10 @@ impl Btf {
         let param = |i| {
             let at = proto.body + 8 * i;
             let name = String::from_utf8_lossy(self.string(self.u32(at))).into_owned();
-            Param { name, ty: self.type_text(self.u32(at + 4)) }
+            Param {
+                name,
+                ty: self.type_text(self.u32(at + 4)),
+            }
         };
         Some((0..proto.vlen).map(param).collect())
     }
@@ -183,7 +188,9 @@ impl Btf {
             UNION => format!("union {name}"),
             ENUM | ENUM64 => format!("enum {name}"),
             PTR => {
-                let Some(to) = self.skip(r.size_or_type, QUALIFIERS) else { return "void *".into() };
+                let Some(to) = self.skip(r.size_or_type, QUALIFIERS) else {
+                    return "void *".into();
+                };
                 match self.record(to).map(|r| r.kind) {
                     // Nothing that we look for is a pointer to a pointer or to a function.
                     Some(PTR) => "** ".into(),
@@ -215,7 +222,11 @@ impl Btf {
 
     /// The members of a struct or union.
     pub(super) fn members(&self, record: Record) -> impl Iterator<Item = Member> {
-        let count = if matches!(record.kind, STRUCT | UNION) { record.vlen } else { 0 };
+        let count = if matches!(record.kind, STRUCT | UNION) {
+            record.vlen
+        } else {
+            0
+        };
         (0..count).map(move |i| {
             let at = record.body + 12 * i;
             let offset = self.u32(at + 8);
@@ -224,7 +235,12 @@ impl Btf {
                 true => (offset & 0x00ff_ffff, offset >> 24 != 0),
                 false => (offset, false),
             };
-            Member { name: self.u32(at), ty: self.u32(at + 4), bits, bitfield }
+            Member {
+                name: self.u32(at),
+                ty: self.u32(at + 4),
+                bits,
+                bitfield,
+            }
         })
     }
 
@@ -252,7 +268,12 @@ impl Header {
     fn read(bytes: &[u8]) -> Result<Header, BtfError> {
         const LEN: usize = 24;
         if bytes.len() < LEN {
-            return Err(BtfError::Truncated { what: "header", at: 0, need: LEN, have: bytes.len() });
+            return Err(BtfError::Truncated {
+                what: "header",
+                at: 0,
+                need: LEN,
+                have: bytes.len(),
+            });
         }
         let found = u16::from_ne_bytes([bytes[0], bytes[1]]);
         if found != 0xeb9f {
@@ -341,7 +362,12 @@ pub(super) const MODIFIERS: &[u8] = &[TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_T
 
 fn read_record(bytes: &[u8], at: usize, id: TypeId) -> Result<Record, BtfError> {
     let have = bytes.len().saturating_sub(at);
-    let truncated = |need| BtfError::Truncated { what: "type", at, need, have };
+    let truncated = |need| BtfError::Truncated {
+        what: "type",
+        at,
+        need,
+        have,
+    };
     let head = bytes.get(at..at + RECORD).ok_or(truncated(RECORD))?;
     let word = |i: usize| u32::from_ne_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
     let info = word(4);
@@ -359,7 +385,15 @@ fn read_record(bytes: &[u8], at: usize, id: TypeId) -> Result<Record, BtfError> 
         return Err(truncated(RECORD + body_len));
     }
     let (name, size_or_type) = (word(0), word(8));
-    Ok(Record { name, kind, vlen, flag: info >> 31 == 1, size_or_type, body: at + RECORD, body_len })
+    Ok(Record {
+        name,
+        kind,
+        vlen,
+        flag: info >> 31 == 1,
+        size_or_type,
+        body: at + RECORD,
+        body_len,
+    })
 }
 
 fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {

@@ -147,7 +147,10 @@ mod tests {
     fn an_answer_is_told_with_its_reason() {
         let json = |fact| serde_json::to_string(&fact).unwrap();
         assert_eq!(json(Fact::Yes), r#"{"answer":"yes"}"#);
-        assert_eq!(json(Fact::No("EPERM".into())), r#"{"answer":"no","why":"EPERM"}"#);
+        assert_eq!(
+            json(Fact::No("EPERM".into())),
+            r#"{"answer":"no","why":"EPERM"}"#
+        );
         assert_eq!(Fact::Unknown("x".into()).why_not(), Some("x"));
     }
 }

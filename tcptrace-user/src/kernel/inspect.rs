@@ -43,7 +43,9 @@ impl Kernel {
     /// loads stays.
     pub(crate) fn inspect() -> Kernel {
         let status = read("/proc/self/status").unwrap_or_default();
-        let ask = Ask { capabilities: capability::effective(&status) };
+        let ask = Ask {
+            capabilities: capability::effective(&status),
+        };
         let (btf, btf_fact) = ask.btf();
         let (resolved, offsets) = offsets(btf.as_ref());
         let (symbols, timer_address) = symbols();
@@ -59,7 +61,10 @@ impl Kernel {
             },
         };
         let facts = Facts {
-            release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            release: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
             hz: hz(),
             settings: settings(),
             cgroup2: read("/proc/self/mountinfo").and_then(|text| cgroup2(&text)),
@@ -77,8 +82,15 @@ impl Kernel {
             kprobe: kprobe(),
             ring_buffer: ask.answer(bpf::create_ring_buffer().map(drop)),
             iter_task_file: ask.function(btf.as_ref(), "bpf_iter_task_file", |id| {
-                let program = Program { kind: ProgramKind::Iter(id), instructions: RETURN_0 };
-                ask.answer(bpf::load(program).and_then(|p| bpf::open_iter(p.as_fd())).map(drop))
+                let program = Program {
+                    kind: ProgramKind::Iter(id),
+                    instructions: RETURN_0,
+                };
+                ask.answer(
+                    bpf::load(program)
+                        .and_then(|p| bpf::open_iter(p.as_fd()))
+                        .map(drop),
+                )
             }),
             accept_tracepoints: accept_tracepoints(tracefs.as_ref()),
             tracefs: tracefs_fact,
@@ -88,7 +100,14 @@ impl Kernel {
         };
         let btf_types = btf.as_ref().map_or(0, Btf::types);
         let (layout, absences) = resolved.map_or((None, vec![]), |(l, a)| (Some(l), a));
-        Kernel { facts, layout, absences, btf_types, symbols, tracefs }
+        Kernel {
+            facts,
+            layout,
+            absences,
+            btf_types,
+            symbols,
+            tracefs,
+        }
     }
 }
 
@@ -105,7 +124,10 @@ impl Ask {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let why = format!("no {}: kernel without CONFIG_DEBUG_INFO_BTF", path.display());
+                let why = format!(
+                    "no {}: kernel without CONFIG_DEBUG_INFO_BTF",
+                    path.display()
+                );
                 return (None, Fact::No(why));
             }
             Err(e) => return (None, Fact::No(format!("{}: {e}", path.display()))),
@@ -170,11 +192,17 @@ fn offsets(btf: Option<&Btf>) -> (Option<(Layout, Vec<Absence>)>, Fact) {
 
 fn tracepoints(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
     let answer = |name: &str, wanted: &[&str]| {
-        let Some(btf) = btf else { return Fact::Unknown(NO_BTF.into()) };
+        let Some(btf) = btf else {
+            return Fact::Unknown(NO_BTF.into());
+        };
         let Some((_, params)) = btf.tracepoint(name) else {
             return Fact::No(format!("this kernel has no tracepoint {name}"));
         };
-        for (i, wanted) in wanted.iter().enumerate().filter(|(_, wanted)| !wanted.is_empty()) {
+        for (i, wanted) in wanted
+            .iter()
+            .enumerate()
+            .filter(|(_, wanted)| !wanted.is_empty())
+        {
             match params.get(i) {
                 Some(param) if param.ty == *wanted => {}
                 Some(param) => {
@@ -183,13 +211,19 @@ fn tracepoints(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
                 }
                 None => {
                     let n = params.len();
-                    return Fact::No(format!("{name} passes {n} values, and no {wanted} as {}.", i + 1));
+                    return Fact::No(format!(
+                        "{name} passes {n} values, and no {wanted} as {}.",
+                        i + 1
+                    ));
                 }
             }
         }
         Fact::Yes
     };
-    TRACEPOINTS.iter().map(|(name, wanted)| ((*name).to_owned(), answer(name, wanted))).collect()
+    TRACEPOINTS
+        .iter()
+        .map(|(name, wanted)| ((*name).to_owned(), answer(name, wanted)))
+        .collect()
 }
 
 fn symbols() -> (Option<Symbols>, Fact) {
@@ -199,16 +233,19 @@ fn symbols() -> (Option<Symbols>, Fact) {
     };
     match symbols {
         Ok(symbols) if symbols.tw_timer_handler().is_some() => (Some(symbols), Fact::Yes),
-        Ok(symbols) => {
-            (Some(symbols), Fact::No(format!("{KALLSYMS} lists no tw_timer_handler")))
-        }
+        Ok(symbols) => (
+            Some(symbols),
+            Fact::No(format!("{KALLSYMS} lists no tw_timer_handler")),
+        ),
         Err(e @ SymbolsError::Empty) => (None, Fact::No(format!("{KALLSYMS}: {e}"))),
         Err(e) => (None, Fact::No(e.to_string())),
     }
 }
 
 fn accept_tracepoints(tracefs: Option<&Tracefs>) -> Fact {
-    let Some(tracefs) = tracefs else { return Fact::Unknown("not looked for, without tracefs".into()) };
+    let Some(tracefs) = tracefs else {
+        return Fact::Unknown("not looked for, without tracefs".into());
+    };
     for name in ["sys_exit_accept", "sys_exit_accept4"] {
         if let Err(e) = tracefs.event_id("syscalls", name) {
             return match e.kind() {
@@ -255,14 +292,17 @@ fn cgroup2(mountinfo: &str) -> Option<String> {
     mountinfo.lines().find_map(|line| {
         let (head, tail) = line.split_once(" - ")?;
         let v2 = tail.split(' ').next() == Some("cgroup2");
-        v2.then(|| head.split(' ').nth(4).map(str::to_owned)).flatten()
+        v2.then(|| head.split(' ').nth(4).map(str::to_owned))
+            .flatten()
     })
 }
 
 /// The coarse clock ticks with the timer interrupt.
 fn hz() -> Option<u64> {
     let tick = rustix::time::clock_getres(ClockId::MonotonicCoarse);
-    let nanos = u64::try_from(tick.tv_nsec).ok().filter(|n| *n > 0 && tick.tv_sec == 0)?;
+    let nanos = u64::try_from(tick.tv_nsec)
+        .ok()
+        .filter(|n| *n > 0 && tick.tv_sec == 0)?;
     Some(1_000_000_000 / nanos)
 }
 
@@ -295,9 +335,14 @@ fn sock_diag() -> Result<(), String> {
         (DONE, 0) => Ok(()),
         (DONE | ERROR, e) if len >= 20 => match e.saturating_neg() {
             libc::ENOENT => Err("kernel without tcp_diag (CONFIG_INET_DIAG)".into()),
-            errno => Err(format!("sock_diag: {}", io::Error::from_raw_os_error(errno))),
+            errno => Err(format!(
+                "sock_diag: {}",
+                io::Error::from_raw_os_error(errno)
+            )),
         },
-        _ => Err(format!("sock_diag answered with an unexpected message {kind}")),
+        _ => Err(format!(
+            "sock_diag answered with an unexpected message {kind}"
+        )),
     }
 }
 
@@ -311,7 +356,10 @@ mod tests {
 
     #[test]
     fn the_chosen_value_is_the_one_in_brackets() {
-        assert_eq!(chosen("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(
+            chosen("none [integrity] confidentiality\n").as_deref(),
+            Some("integrity")
+        );
         assert_eq!(chosen("none"), None);
     }
 
@@ -320,7 +368,10 @@ mod tests {
         let mounts = "30 24 0:26 / /sys/fs/cgroup ro shared:9 - tmpfs tmpfs ro\n\
                       31 30 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n";
         assert_eq!(cgroup2(mounts).as_deref(), Some("/sys/fs/cgroup/unified"));
-        assert_eq!(cgroup2("30 24 0:26 / /cgroup2 rw - tmpfs cgroup2 rw\n"), None);
+        assert_eq!(
+            cgroup2("30 24 0:26 / /cgroup2 rw - tmpfs cgroup2 rw\n"),
+            None
+        );
         assert_eq!(cgroup2("garbage\n"), None);
     }
 
@@ -328,13 +379,25 @@ mod tests {
     fn a_refusal_names_what_is_missing() {
         let refused = || Err(io::Error::from_raw_os_error(libc::EPERM));
         let answer = |capabilities: &[Capability]| {
-            Ask { capabilities: capabilities.to_vec() }.answer(refused())
+            Ask {
+                capabilities: capabilities.to_vec(),
+            }
+            .answer(refused())
         };
         let no = |why: &str| Fact::No(why.into());
-        assert_eq!(answer(&[]), no("not permitted without CAP_BPF and CAP_PERFMON"));
-        assert_eq!(answer(&[Capability::CapBpf]), no("not permitted without CAP_PERFMON"));
+        assert_eq!(
+            answer(&[]),
+            no("not permitted without CAP_BPF and CAP_PERFMON")
+        );
+        assert_eq!(
+            answer(&[Capability::CapBpf]),
+            no("not permitted without CAP_PERFMON")
+        );
         let capable = no("refused (EPERM), although we have the privileges");
         assert_eq!(answer(&[Capability::CapSysAdmin]), capable);
-        assert_eq!(answer(&[Capability::CapBpf, Capability::CapPerfmon]), capable);
+        assert_eq!(
+            answer(&[Capability::CapBpf, Capability::CapPerfmon]),
+            capable
+        );
     }
 }

@@ -23,9 +23,7 @@ pub(crate) struct Symbols {
 #[non_exhaustive]
 pub(crate) enum SymbolsError {
     /// Every address is 0, which is how the kernel hides them.
-    #[error(
-        "kernel addresses are hidden: that takes CAP_SYSLOG, and kernel.kptr_restrict below 2"
-    )]
+    #[error("kernel addresses are hidden: that takes CAP_SYSLOG, and kernel.kptr_restrict below 2")]
     Hidden,
     /// No line of it is a symbol of kernel code.
     #[error("no kernel function is listed")]
@@ -51,7 +49,11 @@ impl Symbols {
             let base = symbol.base();
             let known = FUNCTIONS.iter().find(|(name, _)| name.as_bytes() == base);
             if let Some(&(_, role)) = known {
-                ranges.push(Range { start: symbol.address, end: 0, role });
+                ranges.push(Range {
+                    start: symbol.address,
+                    end: 0,
+                    role,
+                });
             }
         }
         // The list is in the order of addresses, but for modules.
@@ -66,7 +68,10 @@ impl Symbols {
             let next = code.partition_point(|address| *address <= range.start);
             range.end = code.get(next).copied().unwrap_or(u64::MAX);
         }
-        Ok(Symbols { tw_timer_handler, ranges })
+        Ok(Symbols {
+            tw_timer_handler,
+            ranges,
+        })
     }
 
     /// The function of every minisocket's timer; `None` if this kernel has it under another name.
@@ -82,7 +87,10 @@ impl Symbols {
     /// for `TCP_TW_SYN`, which `tcp_timewait_state_process` returns in TIME_WAIT only, and for
     /// `TCP_TW_RST`, which it returns in FIN_WAIT_2 only, when data come that nobody will read.
     pub(crate) fn mini_death(&self, stack: &[u64], substate: TcpState) -> Cause {
-        let role = stack.iter().take_while(|ip| **ip != 0).find_map(|ip| self.role(*ip));
+        let role = stack
+            .iter()
+            .take_while(|ip| **ip != 0)
+            .find_map(|ip| self.role(*ip));
         match role {
             Some(Role::Segment) => Cause::ResetReceived,
             Some(Role::Receive) if substate == TcpState::FinWait2 => Cause::ResetSent,
@@ -153,14 +161,26 @@ impl<'a> Symbol<'a> {
             address = address << 4 | u64::from(digit);
             digits += 1;
         }
-        let [b' ', b't' | b'T' | b'w' | b'W', b' ', rest @ ..] = &line[digits..] else { return None };
-        let end = rest.iter().position(|b| *b == b'\t' || *b == b' ').unwrap_or(rest.len());
-        (1..=16).contains(&digits).then_some(Symbol { address, name: &rest[..end] })
+        let [b' ', b't' | b'T' | b'w' | b'W', b' ', rest @ ..] = &line[digits..] else {
+            return None;
+        };
+        let end = rest
+            .iter()
+            .position(|b| *b == b'\t' || *b == b' ')
+            .unwrap_or(rest.len());
+        (1..=16).contains(&digits).then_some(Symbol {
+            address,
+            name: &rest[..end],
+        })
     }
 
     /// The name without what a compiler appends to a copy or a part: `.constprop.0`, `.cold`.
     fn base(&self) -> &'a [u8] {
-        let end = self.name.iter().position(|b| *b == b'.').unwrap_or(self.name.len());
+        let end = self
+            .name
+            .iter()
+            .position(|b| *b == b'.')
+            .unwrap_or(self.name.len());
         &self.name[..end]
     }
 }
@@ -232,7 +252,11 @@ ffffffff82300100 t tcp_v6_send_reset
 
     #[test]
     fn on_loopback_the_sender_is_not_the_cause() {
-        death(&[PROCESS, V4_RCV, OTHER, ABORT], TcpState::TimeWait, Cause::ResetReceived);
+        death(
+            &[PROCESS, V4_RCV, OTHER, ABORT],
+            TcpState::TimeWait,
+            Cause::ResetReceived,
+        );
     }
 
     #[test]
@@ -244,9 +268,15 @@ ffffffff82300100 t tcp_v6_send_reset
     #[test]
     fn hidden_addresses_are_told_from_no_list() {
         let hidden = "0000000000000000 t tw_timer_handler\n0000000000000000 T tcp_abort\n";
-        assert_eq!(Symbols::parse(hidden.as_bytes()).unwrap_err(), SymbolsError::Hidden);
+        assert_eq!(
+            Symbols::parse(hidden.as_bytes()).unwrap_err(),
+            SymbolsError::Hidden
+        );
         assert_eq!(Symbols::parse(b"").unwrap_err(), SymbolsError::Empty);
-        assert_eq!(Symbols::parse(b"ffffffff82007000 d data\n").unwrap_err(), SymbolsError::Empty);
+        assert_eq!(
+            Symbols::parse(b"ffffffff82007000 d data\n").unwrap_err(),
+            SymbolsError::Empty
+        );
     }
 
     proptest! {

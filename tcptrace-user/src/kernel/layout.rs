@@ -33,7 +33,9 @@ pub(crate) enum LayoutError {
         source: MemberError,
     },
     /// A field of another width than the programs read.
-    #[error("{field} takes {size} bytes here, and the programs read {wanted}; please report this kernel")]
+    #[error(
+        "{field} takes {size} bytes here, and the programs read {wanted}; please report this kernel"
+    )]
     Width {
         /// The field of [`Layout`].
         field: &'static str,
@@ -72,13 +74,25 @@ pub(crate) fn resolve(btf: &Btf) -> Result<(Layout, Vec<Absence>), LayoutError> 
                 *(row.slot)(&mut layout) = offset;
             }
             (Ok(Field { size, .. }), _) => {
-                return Err(LayoutError::Width { field: row.field, size, wanted: row.size });
+                return Err(LayoutError::Width {
+                    field: row.field,
+                    size,
+                    wanted: row.size,
+                });
             }
             (Err(MemberError::NoStruct(_) | MemberError::NoMember { .. }), Some(why)) => {
                 *(row.slot)(&mut layout) = ABSENT;
-                absences.push(Absence { field: row.field, why });
+                absences.push(Absence {
+                    field: row.field,
+                    why,
+                });
             }
-            (Err(source), _) => return Err(LayoutError::Missing { field: row.field, source }),
+            (Err(source), _) => {
+                return Err(LayoutError::Missing {
+                    field: row.field,
+                    source,
+                });
+            }
         }
     }
     Ok((layout, absences))
@@ -202,19 +216,38 @@ mod tests {
         let mut b = Builder::new();
         let int = b.int("int", 4);
         b.structure("sock", STRUCT, false, &[("__sk_common", int, 32)]);
-        let error = resolve(&Btf::parse(b.bytes()).unwrap()).unwrap_err().to_string();
-        assert!(error.starts_with("struct sock does not begin with its __sk_common"), "{error}");
+        let error = resolve(&Btf::parse(b.bytes()).unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("struct sock does not begin with its __sk_common"),
+            "{error}"
+        );
     }
 
     /// The offsets of five kernels were read with bpftool; this checks ours on the running one.
     #[test]
     fn the_running_kernel_has_every_mandatory_field() {
-        let Ok(bytes) = std::fs::read(btf::VMLINUX) else { return };
+        let Ok(bytes) = std::fs::read(btf::VMLINUX) else {
+            return;
+        };
         let (layout, absences) = resolve(&Btf::parse(bytes).unwrap()).unwrap();
         // Part of struct sock_common since 3.x, and the same on 5.10 to 7.3.
-        assert_eq!((layout.skc_daddr, layout.skc_rcv_saddr, layout.skc_dport), (0, 4, 12));
-        assert_eq!((layout.skc_num, layout.skc_family, layout.skc_state), (14, 16, 18));
-        let refs = absences.iter().filter(|a| a.field.starts_with("file_f_")).count();
-        assert_eq!(refs, 1, "a file is counted in exactly one place: {absences:?}");
+        assert_eq!(
+            (layout.skc_daddr, layout.skc_rcv_saddr, layout.skc_dport),
+            (0, 4, 12)
+        );
+        assert_eq!(
+            (layout.skc_num, layout.skc_family, layout.skc_state),
+            (14, 16, 18)
+        );
+        let refs = absences
+            .iter()
+            .filter(|a| a.field.starts_with("file_f_"))
+            .count();
+        assert_eq!(
+            refs, 1,
+            "a file is counted in exactly one place: {absences:?}"
+        );
     }
 }

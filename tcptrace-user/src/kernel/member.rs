@@ -62,8 +62,10 @@ impl Btf {
         let mut ty = root;
         let mut offset = 0_u32;
         for name in path.split('.') {
-            let missing =
-                || MemberError::NoMember { structure: structure.to_owned(), member: name.to_owned() };
+            let missing = || MemberError::NoMember {
+                structure: structure.to_owned(),
+                member: name.to_owned(),
+            };
             let record = self.data(ty).ok_or_else(missing)?;
             let mut budget = MAX_VISITED;
             let found = match self.search(record, name.as_bytes(), 0, &mut budget) {
@@ -78,7 +80,10 @@ impl Btf {
             offset = offset.checked_add(found.bits / 8).ok_or_else(missing)?;
             ty = found.ty;
         }
-        Ok(Field { offset, size: self.size(ty) })
+        Ok(Field {
+            offset,
+            size: self.size(ty),
+        })
     }
 
     /// A member by name, here or in the anonymous members; its place in bits from here.
@@ -88,13 +93,20 @@ impl Btf {
             if member.name != 0 {
                 if self.string(member.name) == name {
                     let bitfield = member.bitfield || self.is_bitfield(member.ty, member.bits);
-                    return Some(Found { ty: member.ty, bits: member.bits, bitfield });
+                    return Some(Found {
+                        ty: member.ty,
+                        bits: member.bits,
+                        bitfield,
+                    });
                 }
             } else if depth < MAX_DEPTH
                 && let Some(inner) = self.data(member.ty)
                 && let Some(found) = self.search(inner, name, depth + 1, budget)
             {
-                return Some(Found { bits: found.bits.checked_add(member.bits)?, ..found });
+                return Some(Found {
+                    bits: found.bits.checked_add(member.bits)?,
+                    ..found
+                });
             }
         }
         None
@@ -113,7 +125,9 @@ impl Btf {
     }
 
     fn size(&self, ty: TypeId) -> u32 {
-        let Some(record) = self.data(ty) else { return 0 };
+        let Some(record) = self.data(ty) else {
+            return 0;
+        };
         match record.kind {
             btf::INT | btf::STRUCT | btf::UNION | btf::ENUM | btf::ENUM64 => record.size_or_type,
             btf::PTR => 8,
@@ -162,7 +176,11 @@ pub(super) mod tests {
 
     impl Builder {
         pub(in super::super) fn new() -> Builder {
-            Builder { types: Vec::new(), strings: vec![0], next: 1 }
+            Builder {
+                types: Vec::new(),
+                strings: vec![0],
+                next: 1,
+            }
         }
 
         fn string(&mut self, text: &str) -> u32 {
@@ -176,7 +194,8 @@ pub(super) mod tests {
         }
 
         fn words(&mut self, words: &[u32]) {
-            self.types.extend(words.iter().flat_map(|w| w.to_ne_bytes()));
+            self.types
+                .extend(words.iter().flat_map(|w| w.to_ne_bytes()));
         }
 
         pub(in super::super) fn ty(
@@ -208,8 +227,10 @@ pub(super) mod tests {
             flag: bool,
             members: &[(&str, TypeId, u32)],
         ) -> TypeId {
-            let body: Vec<u32> =
-                members.iter().flat_map(|(n, ty, at)| [self.string(n), *ty, *at]).collect();
+            let body: Vec<u32> = members
+                .iter()
+                .flat_map(|(n, ty, at)| [self.string(n), *ty, *at])
+                .collect();
             self.ty(name, kind, flag, members.len() as u32, 64, &body)
         }
 
@@ -231,16 +252,30 @@ pub(super) mod tests {
         let int = b.int("int", 4);
         let owned = b.structure("slock_owned", btf::STRUCT, false, &[("owned", int, 32)]);
         let anonymous = b.structure("", btf::UNION, false, &[("first", int, 0), ("", owned, 0)]);
-        let lock = b.structure("", btf::STRUCT, false, &[("slock", int, 0), ("", anonymous, 64)]);
+        let lock = b.structure(
+            "",
+            btf::STRUCT,
+            false,
+            &[("slock", int, 0), ("", anonymous, 64)],
+        );
         let lock_t = b.ty("socket_lock_t", 8, false, 0, lock, &[]);
         let sock = b.structure(
             "sock",
             btf::STRUCT,
             true,
-            &[("sk_lock", lock_t, 128), ("sk_flag", int, 3 << 24 | 40), ("sk_err", int, 96)],
+            &[
+                ("sk_lock", lock_t, 128),
+                ("sk_flag", int, 3 << 24 | 40),
+                ("sk_err", int, 96),
+            ],
         );
         let narrow = b.ty("", btf::INT, false, 0, 4, &[3]);
-        b.structure("old", btf::STRUCT, false, &[("narrow", narrow, 0), ("odd", int, 3)]);
+        b.structure(
+            "old",
+            btf::STRUCT,
+            false,
+            &[("narrow", narrow, 0), ("odd", int, 3)],
+        );
         let constant = b.ty("", 10, false, 0, sock, &[]);
         let pointer = b.ty("", btf::PTR, false, 0, constant, &[]);
         let data = b.ty("", btf::PTR, false, 0, 0, &[]);
@@ -253,22 +288,49 @@ pub(super) mod tests {
     }
 
     fn no_member(structure: &str, member: &str) -> MemberError {
-        MemberError::NoMember { structure: structure.into(), member: member.into() }
+        MemberError::NoMember {
+            structure: structure.into(),
+            member: member.into(),
+        }
     }
 
     #[test]
     fn fields_are_found_in_anonymous_and_tagged_members() {
         let btf = Btf::parse(sample()).unwrap();
-        assert_eq!(btf.field("sock", "sk_err"), Ok(Field { offset: 12, size: 4 }));
-        assert_eq!(btf.field("sock", "sk_lock.first"), Ok(Field { offset: 24, size: 4 }));
-        assert_eq!(btf.field("sock", "sk_lock.owned"), Ok(Field { offset: 28, size: 4 }));
+        assert_eq!(
+            btf.field("sock", "sk_err"),
+            Ok(Field {
+                offset: 12,
+                size: 4
+            })
+        );
+        assert_eq!(
+            btf.field("sock", "sk_lock.first"),
+            Ok(Field {
+                offset: 24,
+                size: 4
+            })
+        );
+        assert_eq!(
+            btf.field("sock", "sk_lock.owned"),
+            Ok(Field {
+                offset: 28,
+                size: 4
+            })
+        );
     }
 
     #[test]
     fn what_is_missing_is_named() {
         let btf = Btf::parse(sample()).unwrap();
-        assert_eq!(btf.field("socket", "sk"), Err(MemberError::NoStruct("socket".into())));
-        assert_eq!(btf.field("sock", "sk_lock.wq"), Err(no_member("sock", "wq")));
+        assert_eq!(
+            btf.field("socket", "sk"),
+            Err(MemberError::NoStruct("socket".into()))
+        );
+        assert_eq!(
+            btf.field("sock", "sk_lock.wq"),
+            Err(no_member("sock", "wq"))
+        );
         assert_eq!(btf.field("sock", "sk_err.x"), Err(no_member("sock", "x")));
     }
 
@@ -276,8 +338,10 @@ pub(super) mod tests {
     fn bit_fields_are_refused_in_both_encodings() {
         let btf = Btf::parse(sample()).unwrap();
         for (structure, member) in [("sock", "sk_flag"), ("old", "narrow"), ("old", "odd")] {
-            let expected =
-                MemberError::BitField { structure: structure.into(), member: member.into() };
+            let expected = MemberError::BitField {
+                structure: structure.into(),
+                member: member.into(),
+            };
             assert_eq!(btf.field(structure, member), Err(expected));
         }
     }
@@ -285,9 +349,15 @@ pub(super) mod tests {
     #[test]
     fn prototypes_are_read() {
         let btf = Btf::parse(sample()).unwrap();
-        let param = |name: &str, ty: &str| Param { name: name.into(), ty: ty.into() };
+        let param = |name: &str, ty: &str| Param {
+            name: name.into(),
+            ty: ty.into(),
+        };
         let (_, params) = btf.tracepoint("set_state").unwrap();
-        assert_eq!(params, [param("sk", "struct sock *"), param("newstate", "int")]);
+        assert_eq!(
+            params,
+            [param("sk", "struct sock *"), param("newstate", "int")]
+        );
         assert_eq!(btf.function("tcp_close").unwrap()[0], param("", "void *"));
         assert!(btf.tracepoint("nothing").is_none());
         assert!(btf.function("sock").is_none());
@@ -300,9 +370,18 @@ pub(super) mod tests {
         b.ty("chain", 8, false, 0, 2, &[]);
         b.structure("holder", btf::STRUCT, false, &[("chain", 2, 0)]);
         let btf = Btf::parse(b.bytes()).unwrap();
-        assert_eq!(btf.field("loop", "x"), Err(MemberError::TooDeep("loop".into())));
-        assert_eq!(btf.field("holder", "chain.x"), Err(no_member("holder", "x")));
-        assert_eq!(btf.field("holder", "chain"), Ok(Field { offset: 0, size: 0 }));
+        assert_eq!(
+            btf.field("loop", "x"),
+            Err(MemberError::TooDeep("loop".into()))
+        );
+        assert_eq!(
+            btf.field("holder", "chain.x"),
+            Err(no_member("holder", "x"))
+        );
+        assert_eq!(
+            btf.field("holder", "chain"),
+            Ok(Field { offset: 0, size: 0 })
+        );
     }
 
     #[test]

@@ -9,4 +9,5 @@ pub(crate) mod kallsyms;
 pub(crate) mod layout;
 mod member;
 pub(crate) mod plan;
+pub(crate) mod sysctl;
 pub(crate) mod tracefs;

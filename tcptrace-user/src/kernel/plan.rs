@@ -138,25 +138,44 @@ pub(crate) fn plan(facts: &Facts, options: &PlanOptions) -> Result<Plan, CannotR
     let mut events: Vec<EventPlan> = Vec::new();
     for row in CANDIDATES {
         let why_not = why_not(row, facts, options, &events);
-        let mut of_event = events.pop_if(|last| last.event == row.event).unwrap_or(EventPlan {
-            event: row.event,
-            candidates: Vec::new(),
-        });
+        let mut of_event = events
+            .pop_if(|last| last.event == row.event)
+            .unwrap_or(EventPlan {
+                event: row.event,
+                candidates: Vec::new(),
+            });
         let decision = match (why_not, of_event.chosen()) {
             (Some(why), _) => Decision::Rejected(why),
             (None, Some(_)) => Decision::Spare,
             (None, None) => Decision::Chosen,
         };
         let (mechanism, hooks, cost) = (row.mechanism, row.hooks, row.cost);
-        of_event.candidates.push(Candidate { mechanism, hooks, decision, cost });
+        of_event.candidates.push(Candidate {
+            mechanism,
+            hooks,
+            decision,
+            cost,
+        });
         events.push(of_event);
     }
     if let Some(why) = refusal(&events, Event::State) {
-        return Err(CannotRun { why, fix: fix(facts, options), events });
+        return Err(CannotRun {
+            why,
+            fix: fix(facts, options),
+            events,
+        });
     }
     let estimated: Vec<_> = events.iter().filter_map(EventPlan::estimate).collect();
-    let mode = if estimated.is_empty() { Mode::Full } else { Mode::Partial };
-    Ok(Plan { mode, events, estimated })
+    let mode = if estimated.is_empty() {
+        Mode::Full
+    } else {
+        Mode::Partial
+    };
+    Ok(Plan {
+        mode,
+        events,
+        estimated,
+    })
 }
 
 impl Plan {
@@ -168,14 +187,18 @@ impl Plan {
     /// Whether a hook is part of a chosen candidate.
     pub(crate) fn uses(&self, mechanism: Mechanism, hook: &str) -> bool {
         let candidates = self.events.iter().filter_map(EventPlan::chosen);
-        candidates.into_iter().any(|c| c.mechanism == mechanism && c.hooks.contains(&hook))
+        candidates
+            .into_iter()
+            .any(|c| c.mechanism == mechanism && c.hooks.contains(&hook))
     }
 }
 
 impl EventPlan {
     /// The chosen way, `None` if there is none.
     pub(crate) fn chosen(&self) -> Option<&Candidate> {
-        self.candidates.iter().find(|c| c.decision == Decision::Chosen)
+        self.candidates
+            .iter()
+            .find(|c| c.decision == Decision::Chosen)
     }
 
     /// What is an estimate, with this choice.
@@ -216,7 +239,12 @@ const CANDIDATES: &[Row] = &[
     Row {
         event: Event::Minisocket,
         mechanism: Mechanism::TpBtf,
-        hooks: &["timer_start", "timer_cancel", "timer_expire_entry", "kfree_skb"],
+        hooks: &[
+            "timer_start",
+            "timer_cancel",
+            "timer_expire_entry",
+            "kfree_skb",
+        ],
         needs: &[|f| &f.timer_address],
         cost: None,
     },
@@ -242,7 +270,7 @@ const CANDIDATES: &[Row] = &[
         mechanism: Mechanism::RawTp,
         hooks: &["sys_exit"],
         needs: &[],
-        cost: Some("no accuracy, but about 0.1 µs on every system call of the machine"),
+        cost: Some("as true, but it costs every system call of the machine about 0.1 µs"),
     },
     Row {
         event: Event::Connect,
@@ -301,16 +329,33 @@ fn why_not(
     events: &[EventPlan],
 ) -> Option<String> {
     let own: &[fn(&Facts) -> &Fact] = match row.mechanism {
-        Mechanism::TpBtf => &[|f| &f.btf, |f| &f.tp_btf, |f| &f.ring_buffer, |f| &f.offsets],
-        Mechanism::RawTp => &[|f| &f.btf, |f| &f.raw_tp, |f| &f.ring_buffer, |f| &f.offsets],
-        Mechanism::Tracepoint => {
-            &[|f| &f.btf, |f| &f.tracepoint, |f| &f.ring_buffer, |f| &f.offsets]
-        }
+        Mechanism::TpBtf => &[
+            |f| &f.btf,
+            |f| &f.tp_btf,
+            |f| &f.ring_buffer,
+            |f| &f.offsets,
+        ],
+        Mechanism::RawTp => &[
+            |f| &f.btf,
+            |f| &f.raw_tp,
+            |f| &f.ring_buffer,
+            |f| &f.offsets,
+        ],
+        Mechanism::Tracepoint => &[
+            |f| &f.btf,
+            |f| &f.tracepoint,
+            |f| &f.ring_buffer,
+            |f| &f.offsets,
+        ],
         Mechanism::Iter => &[|f| &f.btf, |f| &f.offsets],
         Mechanism::Proc => &[],
         Mechanism::Derived => return refusal(events, Event::State),
     };
-    if options.hooks.as_ref().is_some_and(|allowed| !allowed.contains(&row.mechanism)) {
+    if options
+        .hooks
+        .as_ref()
+        .is_some_and(|allowed| !allowed.contains(&row.mechanism))
+    {
         return Some(format!("{} is not in --hooks", row.mechanism));
     }
     let mut facts_needed = own.iter().chain(row.needs).map(|need| need(facts).clone());
@@ -321,21 +366,33 @@ fn why_not(
         return None;
     }
     let tracepoints = row.hooks.iter().map(|name| facts.has_tracepoint(name));
-    tracepoints.into_iter().find_map(|fact| fact.why_not().map(str::to_owned))
+    tracepoints
+        .into_iter()
+        .find_map(|fact| fact.why_not().map(str::to_owned))
 }
 
 /// Why an event has no candidate left, `None` if it has one.
 fn refusal(events: &[EventPlan], event: Event) -> Option<String> {
     let plan = events.iter().find(|e| e.event == event)?;
     match (plan.chosen(), plan.candidates.first()) {
-        (None, Some(Candidate { decision: Decision::Rejected(why), .. })) => Some(why.clone()),
+        (
+            None,
+            Some(Candidate {
+                decision: Decision::Rejected(why),
+                ..
+            }),
+        ) => Some(why.clone()),
         _ => None,
     }
 }
 
 fn fix(facts: &Facts, options: &PlanOptions) -> String {
     let state = Mechanism::TpBtf;
-    let fix = if options.hooks.as_ref().is_some_and(|hooks| !hooks.contains(&state)) {
+    let fix = if options
+        .hooks
+        .as_ref()
+        .is_some_and(|hooks| !hooks.contains(&state))
+    {
         format!("Add {state} to --hooks.")
     } else if !facts.may_load() {
         format!(

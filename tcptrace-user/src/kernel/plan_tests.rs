@@ -18,7 +18,10 @@ fn told(facts: &Facts, hooks: Option<&[Mechanism]>) -> String {
     let (mut text, events) = match plan(facts, &PlanOptions { hooks }) {
         Ok(plan) => {
             let estimated: Vec<_> = plan.estimated.iter().map(|e| format!("~ {e}\n")).collect();
-            (format!("mode {}\n{}", plan.mode, estimated.concat()), plan.events)
+            (
+                format!("mode {}\n{}", plan.mode, estimated.concat()),
+                plan.events,
+            )
         }
         Err(refusal) => (format!("{refusal}\n"), refusal.events),
     };
@@ -45,12 +48,22 @@ fn the_host_is_traced_in_full() {
 fn without_tracefs_accept_comes_from_every_system_call() {
     let tracefs = no("/sys/kernel/tracing/events cannot be read");
     let accept_tracepoints = Fact::Unknown("not looked for, without tracefs".into());
-    insta::assert_snapshot!(told(&Facts { tracefs, accept_tracepoints, ..host() }, None));
+    insta::assert_snapshot!(told(
+        &Facts {
+            tracefs,
+            accept_tracepoints,
+            ..host()
+        },
+        None
+    ));
 }
 
 #[test]
 fn without_addresses_minisockets_are_sampled() {
-    let facts = Facts { timer_address: no("kernel addresses are hidden"), ..host() };
+    let facts = Facts {
+        timer_address: no("kernel addresses are hidden"),
+        ..host()
+    };
     insta::assert_snapshot!(told(&facts, None));
 }
 
@@ -110,16 +123,28 @@ fn hooks_restrict_the_choice() {
 
 #[test]
 fn hooks_without_the_state_event_are_refused_with_the_reason() {
-    let refusal = plan(&host(), &PlanOptions { hooks: Some([Mechanism::RawTp].into()) });
+    let refusal = plan(
+        &host(),
+        &PlanOptions {
+            hooks: Some([Mechanism::RawTp].into()),
+        },
+    );
     let refusal = refusal.unwrap_err();
     assert_eq!(refusal.why, "tp_btf is not in --hooks");
-    assert!(refusal.fix.starts_with("Add tp_btf to --hooks."), "{}", refusal.fix);
+    assert!(
+        refusal.fix.starts_with("Add tp_btf to --hooks."),
+        "{}",
+        refusal.fix
+    );
 }
 
 #[test]
 fn the_loader_asks_by_event_and_by_hook() {
     let plan = plan(&host(), &PlanOptions::default()).unwrap();
-    assert_eq!(plan.chosen(Event::Accept).unwrap().mechanism, Mechanism::Tracepoint);
+    assert_eq!(
+        plan.chosen(Event::Accept).unwrap().mechanism,
+        Mechanism::Tracepoint
+    );
     assert!(plan.uses(Mechanism::TpBtf, "kfree_skb"));
     assert!(!plan.uses(Mechanism::RawTp, "sys_exit"));
 }
@@ -132,7 +157,13 @@ fn mechanisms_are_read_as_they_are_written() {
 
 #[test]
 fn capabilities_allow_loading_in_two_ways() {
-    let may = |capabilities| Facts { capabilities, ..host() }.may_load();
+    let may = |capabilities| {
+        Facts {
+            capabilities,
+            ..host()
+        }
+        .may_load()
+    };
     assert!(may(vec![Capability::CapSysAdmin]));
     assert!(may(vec![Capability::CapBpf, Capability::CapPerfmon]));
     assert!(!may(vec![Capability::CapBpf]));
