@@ -202,7 +202,9 @@ impl Compiler {
             "no compiler for eBPF: needs Debian's packages, or `rustup component add rust-src`",
         )?;
         Self::find().with_context(|| {
-            format!("the packages are installed, but their compiler has no LLVM {LLVM_MAJOR}")
+            format!(
+                "the packages are installed, but give no LLVM {LLVM_MAJOR} or no core for {TARGET}"
+            )
         })
     }
 
