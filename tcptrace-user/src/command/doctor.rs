@@ -25,7 +25,10 @@ use crate::source::self_check;
 pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
     let mut kernel = Kernel::inspect();
     let plan = plan(&kernel.facts, &PlanOptions::default());
-    let self_check = plan.as_ref().ok().map(|plan| self_check::run(&mut kernel, plan));
+    let self_check = plan
+        .as_ref()
+        .ok()
+        .map(|plan| self_check::run(&mut kernel, plan));
     let diagnosis = Diagnosis {
         sysctls: sysctl::read(Path::new("/proc")),
         btf_types: kernel.btf_types,

@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::clock;
 use crate::error::{CannotRun, Usage};
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Mechanism, Plan, PlanOptions, plan};
+use crate::kernel::plan::{Mechanism, Plan, PlanOptions, UnknownMechanism, plan};
 use crate::kernel::probes::Probes;
 use crate::kernel_filter;
 use crate::options::{Terminal, Watch};
@@ -34,12 +34,14 @@ use crate::source::start::{self, RING_BYTES, Scope};
 /// # Errors
 /// [`CannotRun`] if this kernel or these privileges do not allow it; else what failed.
 pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
-    let hooks = options
-        .hooks
-        .iter()
-        .map(|word| word.parse())
-        .collect::<Result<BTreeSet<_>, _>>();
-    let hooks = hooks.map_err(|e| Usage::new(e.to_string(), "see `tcptrace doctor`"))?;
+    let hooks: Result<BTreeSet<Mechanism>, UnknownMechanism> =
+        options.hooks.iter().map(|word| word.parse()).collect();
+    let hooks = hooks.map_err(|e| {
+        Usage::new(
+            e.to_string(),
+            "`tcptrace doctor` lists what this kernel offers",
+        )
+    })?;
     let hooks = (!hooks.is_empty()).then_some(hooks);
     let mut kernel = Kernel::inspect();
     let plan = plan(&kernel.facts, &PlanOptions { hooks }).map_err(|refusal| CannotRun {

@@ -214,7 +214,10 @@ impl Probes {
         let program: &mut TracePoint = self.program(NAME)?;
         program.load().map_err(|e| refusal(NAME, &e))?;
         let fd = program.fd().map_err(|e| refusal(NAME, &e))?;
-        let fd = fd.try_clone().map_err(|e| Refusal { program: NAME, why: e.to_string() })?;
+        let fd = fd.try_clone().map_err(|e| Refusal {
+            program: NAME,
+            why: e.to_string(),
+        })?;
         for call in ["sys_exit_accept", "sys_exit_accept4"] {
             let attached = tracefs.attach(fd.as_fd(), "syscalls", call);
             let event = attached.map_err(|e| Refusal {

@@ -1,7 +1,7 @@
 //! One loopback connection, seen through the attached programs, compared with what we made: a
 //! wrong field offset is a refusal and not a wrong number.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::thread;
@@ -35,7 +35,7 @@ pub(crate) fn run(kernel: &mut Kernel, plan: &Plan) -> Result<String, String> {
     let made = Made::connect().map_err(|e| format!("self-check: no loopback connection: {e}"))?;
     let mut seen = Seen::default();
     let began = Instant::now();
-    while !seen.all(&made) && began.elapsed() < PATIENCE {
+    while !seen.all() && began.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(5));
         take(&mut probes, &decoder, &made, &mut seen);
     }
@@ -43,7 +43,7 @@ pub(crate) fn run(kernel: &mut Kernel, plan: &Plan) -> Result<String, String> {
     if !refused.is_empty() {
         return Err(format!("self-check: {}", refused.join("; ")));
     }
-    match seen.all(&made) {
+    match seen.all() {
         true => Ok(format!(
             "self-check: {} -> {} was seen connecting, accepted and closing, with its \
              addresses, namespace, cookies and process",
@@ -72,12 +72,16 @@ impl Made {
         let (server, _) = listener.accept()?;
         let netns = netns::own().ok().map(|n| n.inode);
         let ends: (SocketAddr, SocketAddr) = (client.local_addr()?, client.peer_addr()?);
-        Ok(Made {
+        let made = Made {
             tuple: Tuple::new(ends.0, ends.1, netns),
             client_cookie: cookie(&client)?,
             server_cookie: cookie(&server)?,
             pid: std::process::id(),
-        })
+        };
+        drop(client);
+        // Returns at the client's FIN, so that the server is closed after it.
+        (&server).read_to_end(&mut Vec::new())?;
+        Ok(made)
     }
 }
 
@@ -96,7 +100,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn all(&self, _made: &Made) -> bool {
+    fn all(&self) -> bool {
         self.connect_by_us
             && self.established
             && self.accepted_by_us
