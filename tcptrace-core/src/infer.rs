@@ -192,8 +192,8 @@ pub fn view(
 
 #[cfg(test)]
 mod tests {
-    use super::super::snapshot::tests::{MINUTE, S, snapshot};
     use super::*;
+    use crate::report::snapshot::tests::{MINUTE, S, snapshot};
     use crate::time::Mono;
     use crate::verdict::Verdict;
 

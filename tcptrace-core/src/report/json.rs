@@ -184,8 +184,8 @@ impl Serialize for Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::snapshot::tests::{S, snapshot};
-    use super::crate::infer::{Listeners, view};
     use super::*;
+    use crate::infer::{Listeners, view};
     use crate::owner::{Comm, Owner};
 
     fn close_wait() -> View {

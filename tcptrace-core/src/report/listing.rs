@@ -265,8 +265,8 @@ mod tests {
             String::from_utf8(out).expect("text"),
             "COUNT  COMM        STATE       OLDEST\n\
              \x20   1  -           fin_wait2   ~12.0s\n\
-             \x20   1  py\\x1b[31m  close_wait  ~1h52m\n\
-             \x20   1  -           listen           ?\n"
+             \x20   1  -           listen           ?\n\
+             \x20   1  py\\x1b[31m  close_wait  ~1h52m\n"
         );
     }
 }

@@ -210,11 +210,11 @@ impl<'a> SummaryLine<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::infer::{Listeners, view};
     use crate::input::{SocketSnapshot, Timer};
-    use crate::owner::Owner;
+    use crate::owner::{Comm, Owner};
     use crate::tuple::Tuple;
 
     /// A second and a minute, ns.

@@ -314,6 +314,7 @@ mod tests {
             span_ns: 62_000_000_000,
             states: vec![StateLine {
                 state: TcpState::CloseWait,
+                before: 0,
                 entered: 251,
                 left: 0,
                 open: 251,

@@ -108,7 +108,7 @@ fn paragraph<'a>(words: impl Iterator<Item = &'a str>, terminal: Option<usize>) 
 
 fn columns(by: &[Key]) -> Vec<Column> {
     let numbers = [
-        "ENTERED", "LEFT", "OPEN", "OLDEST", "MIN", "P50", "P90", "P99", "P99.9", "MAX",
+        "BEFORE", "ENTERED", "LEFT", "OPEN", "OLDEST", "MIN", "P50", "P90", "P99", "P99.9", "MAX",
     ];
     let column = |title, align| Column {
         title,
@@ -126,7 +126,10 @@ fn columns(by: &[Key]) -> Vec<Column> {
 fn cells(key: &[Option<String>], line: &StateLine) -> Vec<String> {
     let duration = |of: fn(&Durations) -> u64| {
         let durations = line.durations.as_ref();
-        durations.map_or("-".to_owned(), |d| duration_text(of(d)))
+        let tilde = if line.estimated > 0 { "~" } else { "" };
+        durations.map_or("-".to_owned(), |d| {
+            format!("{tilde}{}", duration_text(of(d)))
+        })
     };
     let oldest = match (line.open, line.oldest_open) {
         (0, _) => "-".to_owned(),
@@ -136,6 +139,7 @@ fn cells(key: &[Option<String>], line: &StateLine) -> Vec<String> {
     let key = key.map(|value| value.as_deref().map_or("?".to_owned(), escape));
     key.chain([
         line.state.name().to_owned(),
+        line.before.to_string(),
         line.entered.to_string(),
         line.left.to_string(),
         line.open.to_string(),
@@ -163,10 +167,11 @@ mod tests {
     fn line(state: TcpState, open: u64, durations: Option<Durations>) -> StateLine {
         StateLine {
             state,
-            entered: 255,
+            before: 5,
+            entered: 250,
             left: 255 - open,
             open,
-            estimated: 1,
+            estimated: u64::from(open > 0),
             oldest_open: Some(Age::Between {
                 min: 6_725 * S,
                 max: None,
@@ -220,12 +225,12 @@ mod tests {
             None,
             concat!(
                 "SUMMARY of 62.0s\n",
-                "STATE       ENTERED  LEFT  OPEN  OLDEST    MIN    P50    P90    P99  P99.9    MAX\n",
-                "close_wait      255     0   255  ~1h52m      -      -      -      -      -      -\n",
-                "time_wait       255   255     0       -  100us  60.0s  60.0s  60.0s  61.0s  62.0s\n",
+                "STATE       BEFORE  ENTERED  LEFT  OPEN  OLDEST    MIN    P50    P90    P99  P99.9    MAX\n",
+                "close_wait       5      250     0   255  ~1h52m      -      -      -      -      -      -\n",
+                "time_wait        5      250   255     0       -  100us  60.0s  60.0s  60.0s  61.0s  62.0s\n",
                 "\n",
-                "COMM       PEER  STATE       ENTERED  LEFT  OPEN  OLDEST  MIN  P50  P90  P99  P99.9  MAX\n",
-                "py\\x1b[2J  ?     close_wait      255     0   255  ~1h52m    -    -    -    -      -    -\n",
+                "COMM       PEER  STATE       BEFORE  ENTERED  LEFT  OPEN  OLDEST  MIN  P50  P90  P99  P99.9  MAX\n",
+                "py\\x1b[2J  ?     close_wait       5      250     0   255  ~1h52m    -    -    -    -      -    -\n",
                 "note: the clock of cpu 3 is late\n",
                 "data: INCOMPLETE: events that found the ring buffer full: 123; ",
                 "sockets whose start or end was not seen: 2; estimated durations (~): 1; mode full\n",
@@ -240,18 +245,19 @@ mod tests {
             Some(40),
             concat!(
                 "SUMMARY of 62.0s\n",
-                "close_wait: entered 255, left 0,\n",
-                "  open 255, oldest ~1h52m, min -, p50 -,\n",
-                "  p90 -, p99 -, p99.9 -, max -\n",
-                "time_wait: entered 255, left 255,\n",
-                "  open 0, oldest -, min 100us,\n",
-                "  p50 60.0s, p90 60.0s, p99 60.0s,\n",
-                "  p99.9 61.0s, max 62.0s\n",
-                "\n",
-                "py\\x1b[2J ? close_wait: entered 255,\n",
+                "close_wait: before 5, entered 250,\n",
                 "  left 0, open 255, oldest ~1h52m,\n",
                 "  min -, p50 -, p90 -, p99 -, p99.9 -,\n",
                 "  max -\n",
+                "time_wait: before 5, entered 250,\n",
+                "  left 255, open 0, oldest -, min 100us,\n",
+                "  p50 60.0s, p90 60.0s, p99 60.0s,\n",
+                "  p99.9 61.0s, max 62.0s\n",
+                "\n",
+                "py\\x1b[2J ? close_wait: before 5,\n",
+                "  entered 250, left 0, open 255,\n",
+                "  oldest ~1h52m, min -, p50 -, p90 -,\n",
+                "  p99 -, p99.9 -, max -\n",
                 "note: the clock of cpu 3 is late\n",
                 "data: INCOMPLETE: events that found the\n",
                 "  ring buffer full: 123; sockets whose\n",

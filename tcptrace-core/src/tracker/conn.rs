@@ -67,6 +67,8 @@ pub(super) struct Entered {
     pub(super) earliest: Option<Mono>,
     /// Not after this.
     pub(super) latest: Mono,
+    /// The entry was seen: both are its time.
+    pub(super) exact: bool,
 }
 
 impl Entered {
@@ -75,6 +77,7 @@ impl Entered {
         Entered {
             earliest: Some(at),
             latest: at,
+            exact: true,
         }
     }
 
@@ -83,6 +86,16 @@ impl Entered {
         Entered {
             earliest: None,
             latest: seen,
+            exact: false,
+        }
+    }
+
+    /// It happened between these.
+    pub(super) fn between(earliest: Option<Mono>, latest: Mono) -> Entered {
+        Entered {
+            earliest,
+            latest,
+            exact: false,
         }
     }
 
@@ -90,10 +103,9 @@ impl Entered {
     pub(super) fn aged(age: Age, seen: Mono) -> Entered {
         match age {
             Age::Exact(ns) => Entered::at(seen.minus(ns)),
-            Age::Between { min, max } => Entered {
-                earliest: max.map(|m| seen.minus(m)),
-                latest: seen.minus(min),
-            },
+            Age::Between { min, max } => {
+                Entered::between(max.map(|m| seen.minus(m)), seen.minus(min))
+            }
             Age::Unknown => Entered::before(seen),
         }
     }
@@ -102,7 +114,7 @@ impl Entered {
     pub(super) fn age(self, now: Mono) -> Age {
         let min = now.since(self.latest);
         match self.earliest {
-            Some(earliest) if earliest == self.latest => Age::Exact(min),
+            _ if self.exact => Age::Exact(min),
             Some(earliest) => Age::Between {
                 min,
                 max: Some(now.since(earliest)),
@@ -134,7 +146,7 @@ impl Conn {
             touched: at,
             mini: false,
             shown: false,
-            found: entered != Entered::at(at),
+            found: !entered.exact,
             eof_read: false,
             fd_open: false,
             seen_in: 0,

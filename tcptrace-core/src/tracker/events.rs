@@ -178,10 +178,7 @@ impl Tracker {
             self.anomalies += 1;
             let last = conn.touched;
             self.leave(cookie, conn, at, state, Cause::EndNotSeen, changes);
-            let entered = Entered {
-                earliest: Some(last),
-                latest: at,
-            };
+            let entered = Entered::between(Some(last), at);
             self.enter(cookie, conn, state, entered, changes);
         } else {
             conn.state = state;

@@ -337,7 +337,7 @@ impl Tracker {
         conn.state = state;
         conn.entered = entered;
         conn.shown = false;
-        conn.found = entered.earliest != Some(entered.latest);
+        conn.found = !entered.exact;
         conn.outdated();
         if !self.options.watched.contains(state) {
             return;

@@ -128,10 +128,9 @@ impl Tracker {
         }
         let last = conn.touched;
         let age = infer::age(socket, self.fin_timeout(&socket.tuple));
-        let mut entered = Entered::aged(age, socket.at);
-        entered.latest = entered.latest.max(last);
-        entered.earliest =
-            Some(entered.earliest.unwrap_or(last).max(last)).filter(|e| *e < entered.latest);
+        let aged = Entered::aged(age, socket.at);
+        let latest = aged.latest.max(last);
+        let entered = Entered::between(Some(aged.earliest.unwrap_or(last).max(last)), latest);
         let cause = if sampled {
             Cause::PeerFin
         } else {
@@ -141,7 +140,6 @@ impl Tracker {
         conn.mini = socket.mini;
         self.enter(cookie, conn, socket.state, entered, changes);
         conn.look(socket);
-        conn.found = true;
     }
 
     fn end_sweep(&mut self, netns: &[u32], changes: &mut Vec<Change>) {
@@ -175,10 +173,8 @@ impl Tracker {
             };
             let sampled = conn.mini && !self.options.mini_events;
             let watched = self.options.watched.contains(conn.state);
-            // What was entered exactly ended at an unknown time: the duration is an estimate.
-            if let Some(earliest) = conn.entered.earliest {
-                conn.entered.earliest = Some(earliest.minus(1));
-            }
+            // It ended at an unknown time, so its duration is an estimate.
+            conn.entered.exact = false;
             if watched && !sampled {
                 self.reconciled += 1;
             }

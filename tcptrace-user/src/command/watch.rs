@@ -76,6 +76,19 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     for note in &notes {
         options.terminal.notice(note);
     }
+    if options.terminal.verbose > 0 {
+        for candidate in plan
+            .events
+            .iter()
+            .filter_map(|e| Some((e.event, e.chosen()?)))
+        {
+            let (event, chosen) = candidate;
+            let hooks = chosen.hooks.join(", ");
+            options
+                .terminal
+                .notice(&format!("{event}: {} {hooks}", chosen.mechanism));
+        }
+    }
     let mini_events = probes.sees_minisockets();
     let sampling = start::watches_minisockets(scope.states) && !mini_events;
     let tracker = Tracker::new(Options {

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[repr(u8)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "the kernel's names, as they are written"
+)]
 pub(crate) enum Capability {
     /// Reading what others keep closed.
     CapDacReadSearch = 2,

@@ -183,14 +183,6 @@ impl Plan {
     pub(crate) fn chosen(&self, event: Event) -> Option<&Candidate> {
         self.events.iter().find(|e| e.event == event)?.chosen()
     }
-
-    /// Whether a hook is part of a chosen candidate.
-    pub(crate) fn uses(&self, mechanism: Mechanism, hook: &str) -> bool {
-        let candidates = self.events.iter().filter_map(EventPlan::chosen);
-        candidates
-            .into_iter()
-            .any(|c| c.mechanism == mechanism && c.hooks.contains(&hook))
-    }
 }
 
 impl EventPlan {

@@ -113,13 +113,6 @@ impl Diag {
     }
 
     /// The one socket with these ends and this cookie; `None` where there is none.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "for watch, which looks again at a socket it lost sight of"
-        )
-    )]
     pub(crate) fn get(
         &mut self,
         tuple: &Tuple,
