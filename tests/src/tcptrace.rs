@@ -113,8 +113,14 @@ impl Tracer {
     /// Sends SIGINT and waits for the end, which must be a summary and exit code 0.
     #[track_caller]
     pub fn stop(self) -> Run {
+        self.stop_within(LIMIT)
+    }
+
+    /// [`Tracer::stop`] with a limit of its own.
+    #[track_caller]
+    pub fn stop_within(self, limit: Duration) -> Run {
         self.process.signal(Signal::INT);
-        self.end(LIMIT)
+        self.end(limit)
     }
 
     /// Waits for the end, which must be a summary and exit code 0.

@@ -58,6 +58,16 @@ pub fn wait(ns: &Netns, act: &Act, state: &str) -> u64 {
     })
 }
 
+/// Waits until the socket of `act` is not there any more.
+#[track_caller]
+pub fn wait_gone(ns: &Netns, act: &Act) {
+    let what = format!("{} to be gone", act.id());
+    until(LIMIT, &what, || {
+        let gone = sockets(ns).iter().all(|s| s.id != act.id());
+        gone.then_some(())
+    });
+}
+
 /// `ss -K` of the socket of `act`.
 #[track_caller]
 pub fn destroy(ns: &Netns, act: &Act) {
