@@ -17,6 +17,8 @@ pub struct Lab {
     /// A loopback address of this lab alone, so that oracles which see all namespaces can tell
     /// its connections from others. The 254 addresses up to the next lab's are its own too.
     pub ip: Ipv4Addr,
+    /// A process that does nothing but be there: who looks for namespaces looks at processes.
+    _resident: Peer,
 }
 
 impl Lab {
@@ -29,8 +31,10 @@ impl Lab {
         // 127.1.0.0 to 127.254.255.0: 127.0.0.0/16 belongs to everybody.
         let slot = slot % (254 * 256);
         let ip = u32::from(Ipv4Addr::new(127, 1, 0, 1)) + (slot << 8);
+        let ns = Netns::new();
         Lab {
-            ns: Netns::new(),
+            _resident: Peer::start(&ns),
+            ns,
             ip: ip.into(),
         }
     }

@@ -106,6 +106,15 @@ pub fn io_uring() -> Need {
     crate::uring::supported().map_err(|e| e.to_string())
 }
 
+/// MPTCP is built in and switched on.
+pub fn mptcp() -> Need {
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    match crate::sock::listen(crate::sock::Protocol::Mptcp, addr, 1) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 fn program(name: &str) -> Need {
     let dirs = std::env::var("PATH").unwrap_or_default();
     let found = std::env::split_paths(&dirs)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
-    sockopt,
+    ipproto, sockopt,
 };
 
 /// Brings the loopback interface of the calling thread's namespace up.
@@ -24,17 +24,30 @@ pub fn loopback_up() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) })
 }
 
+/// What to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// MPTCP, whose subflows look like TCP from inside the kernel.
+    Mptcp,
+}
+
 /// A listener. One on `[::]` takes IPv4 too.
-pub fn listen(addr: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
-    let socket = tcp(addr)?;
+pub fn listen(protocol: Protocol, addr: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = socket(protocol, addr)?;
     rustix::net::bind(&socket, &addr)?;
     rustix::net::listen(&socket, backlog)?;
     Ok(socket)
 }
 
 /// A connection to `addr`, from `from` if given.
-pub fn connect(addr: SocketAddr, from: Option<SocketAddr>) -> io::Result<OwnedFd> {
-    let socket = tcp(addr)?;
+pub fn connect(
+    protocol: Protocol,
+    addr: SocketAddr,
+    from: Option<SocketAddr>,
+) -> io::Result<OwnedFd> {
+    let socket = socket(protocol, addr)?;
     if let Some(from) = from {
         rustix::net::bind(&socket, &from)?;
     }
@@ -42,13 +55,17 @@ pub fn connect(addr: SocketAddr, from: Option<SocketAddr>) -> io::Result<OwnedFd
     Ok(socket)
 }
 
-fn tcp(addr: SocketAddr) -> io::Result<OwnedFd> {
+fn socket(protocol: Protocol, addr: SocketAddr) -> io::Result<OwnedFd> {
+    let protocol = match protocol {
+        Protocol::Tcp => ipproto::TCP,
+        Protocol::Mptcp => ipproto::MPTCP,
+    };
     let family = match addr {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(protocol))?;
     if addr.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }

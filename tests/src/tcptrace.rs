@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::child::{LIMIT, Line, Process};
+use crate::kernel::jiffy_ns;
 use crate::netns::Netns;
 
 /// `TCPTRACE_BIN`, else the release build of this target directory.
@@ -78,8 +79,20 @@ impl Tracer {
             wanted(&event).then_some(event)
         });
         found.unwrap_or_else(|| {
-            let said = self.process.out.text() + &self.process.err.text();
-            panic!("no {what} within {} s in:\n{said}", limit.as_secs())
+            let said = self.process.out.all();
+            let tail: Vec<&str> = said
+                .iter()
+                .rev()
+                .map(|l| l.text.as_str())
+                .take(40)
+                .collect();
+            let tail: String = tail.iter().rev().map(|l| format!("{l}\n")).collect();
+            let err = self.process.err.text();
+            panic!(
+                "no {what} within {} s; of {} lines the last are:\n{tail}{err}",
+                limit.as_secs(),
+                said.len()
+            )
         })
     }
 
@@ -265,14 +278,15 @@ impl Event {
     }
 
     /// Whether `age_ns`, or the bounds where it is estimated, allow an age of `min..=max` ns,
-    /// give or take the project's tolerance of 2 ms + 0.1 %.
+    /// give or take the project's tolerance of 2 ms + 0.1 %, and a jiffy, in which the kernel
+    /// keeps what an estimate is made of.
     #[track_caller]
     pub fn assert_age(&self, min: u64, max: u64) {
         let low = self.value["age_min_ns"].as_u64();
         let high = self.value["age_max_ns"].as_u64();
         let age = self.number("age_ns");
         let (low, high) = (low.unwrap_or(age), high.unwrap_or(age));
-        let slack = 2_000_000 + max / 1000;
+        let slack = 2_000_000 + max / 1000 + jiffy_ns();
         assert!(
             low <= max + slack && high + slack >= min,
             "age {low}..={high} ns is not the true one, {min}..={max} ns: {}",

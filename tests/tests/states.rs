@@ -262,6 +262,26 @@ fn equal_tuples_in_two_namespaces_are_two_connections() {
     watch.stop();
 }
 
+/// The subflows of an MPTCP connection change their states in the kernel's workers, and what
+/// they do is not what the application sees.
+#[test]
+fn mptcp_is_left_out() {
+    require!(root, tracer, mptcp);
+    let lab = Lab::new();
+    let watch = lab.watch(&["--state", "all", "--transitions", "--min-age", "0"]);
+    let (mut client, mut server) = (lab.peer(), lab.peer());
+    let to = server.act(&format!("listen L {}:0 mptcp", lab.ip)).local();
+    client.act(&format!("connect C {to} mptcp"));
+    server.act("accept S L");
+    client.act("close C");
+    assert_eq!(server.act("recv S 1").value, Some(0));
+    server.act("close S");
+    server.act("close L");
+    let run = watch.stop();
+    assert!(run.events.is_empty(), "{:#?}", run.events);
+    assert!(run.complete(), "{}", run.summary);
+}
+
 /// A connection in CLOSE_WAIT, both ends with ports that are given.
 fn leak(lab: &Lab, port: u16) -> Conn {
     let (mut client, mut server) = (lab.peer(), lab.peer());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
-use tcptrace_tests::sock;
+use tcptrace_tests::sock::{self, Protocol};
 use tcptrace_tests::truth::now_ns;
 
 /// How many connections go to one address: each takes a local port for the 60 s of its
@@ -39,7 +39,11 @@ pub(crate) fn burst(ip: &str, count: usize, threads: usize) -> io::Result<()> {
 
 /// Each worker is client and server of its own connections, one after the other.
 fn worker(base: Ipv4Addr, count: usize, next: &AtomicUsize) -> io::Result<()> {
-    let listener = sock::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), 128)?;
+    let listener = sock::listen(
+        Protocol::Tcp,
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        128,
+    )?;
     let port = sock::ends(&listener).0.expect("bound").port();
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +51,7 @@ fn worker(base: Ipv4Addr, count: usize, next: &AtomicUsize) -> io::Result<()> {
             return Ok(());
         }
         let ip = Ipv4Addr::from(u32::from(base) + (number / PER_ADDRESS) as u32);
-        let client = sock::connect(SocketAddrV4::new(ip, port).into(), None)?;
+        let client = sock::connect(Protocol::Tcp, SocketAddrV4::new(ip, port).into(), None)?;
         let server = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;
         drop(client);
         read_end(&server)?;
@@ -64,12 +68,12 @@ fn read_end(server: &OwnedFd) -> io::Result<()> {
 /// `{"local", "remote", "begin": [before, after]}`, then `done`. Closes nothing before stdin ends.
 pub(crate) fn leak(ip: &str, count: usize) -> io::Result<()> {
     let address = SocketAddr::new(ip.parse().expect("an address"), 0);
-    let listener = sock::listen(address, 128)?;
+    let listener = sock::listen(Protocol::Tcp, address, 128)?;
     let address = sock::ends(&listener).0.expect("bound");
     let mut leaked = Vec::with_capacity(count);
     let mut out = io::BufWriter::new(io::stdout().lock());
     for _ in 0..count {
-        let client = sock::connect(address, None)?;
+        let client = sock::connect(Protocol::Tcp, address, None)?;
         let server = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC)?;
         let remote = sock::ends(&server).1.expect("connected");
         let before = now_ns();

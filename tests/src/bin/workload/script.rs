@@ -2,8 +2,8 @@
 //!
 //! | command | does |
 //! |---|---|
-//! | `listen L ADDR [BACKLOG]` | opens the listener L |
-//! | `connect C ADDR [FROM]` | connects C |
+//! | `listen L ADDR [BACKLOG\|mptcp]` | opens the listener L |
+//! | `connect C ADDR [FROM\|mptcp]` | connects C |
 //! | `accept S L [accept\|accept4\|uring]` | accepts S from L |
 //! | `close C`, `shutdown C rd\|wr\|rdwr` | |
 //! | `send C BYTES`, `recv C BYTES` | one call; `value` is what it returned |
@@ -26,7 +26,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
-use tcptrace_tests::sock::{self, Mailbox};
+use tcptrace_tests::sock::{self, Mailbox, Protocol};
 use tcptrace_tests::truth::{Act, now_ns};
 use tcptrace_tests::uring;
 
@@ -62,14 +62,14 @@ impl Script {
 
     fn one(&mut self, words: &[&str]) -> io::Result<Act> {
         match *words {
-            ["listen", name, at] => self.open(name, "listen", || sock::listen(addr(at), 128)),
-            ["listen", name, at, backlog] => self.open(name, "listen", || {
-                sock::listen(addr(at), number(backlog) as i32)
-            }),
-            ["connect", name, to] => self.open(name, "connect", || sock::connect(addr(to), None)),
-            ["connect", name, to, from] => self.open(name, "connect", || {
-                sock::connect(addr(to), Some(addr(from)))
-            }),
+            ["listen", name, at] => self.listen(name, Protocol::Tcp, at, 128),
+            ["listen", name, at, "mptcp"] => self.listen(name, Protocol::Mptcp, at, 128),
+            ["listen", name, at, backlog] => {
+                self.listen(name, Protocol::Tcp, at, number(backlog) as i32)
+            }
+            ["connect", name, to] => self.connect(name, Protocol::Tcp, to, None),
+            ["connect", name, to, "mptcp"] => self.connect(name, Protocol::Mptcp, to, None),
+            ["connect", name, to, from] => self.connect(name, Protocol::Tcp, to, Some(addr(from))),
             ["accept", name, listener] => self.accept(name, listener, "accept"),
             ["accept", name, listener, flavour] => self.accept(name, listener, flavour),
             ["close", name] => self.close(name),
@@ -109,6 +109,20 @@ impl Script {
         let act = with_socket(act, socket.as_fd());
         self.sockets.insert(name.to_owned(), socket);
         Ok(act)
+    }
+
+    fn listen(&mut self, name: &str, with: Protocol, at: &str, backlog: i32) -> io::Result<Act> {
+        self.open(name, "listen", || sock::listen(with, addr(at), backlog))
+    }
+
+    fn connect(
+        &mut self,
+        name: &str,
+        with: Protocol,
+        to: &str,
+        from: Option<SocketAddr>,
+    ) -> io::Result<Act> {
+        self.open(name, "connect", || sock::connect(with, addr(to), from))
     }
 
     fn accept(&mut self, name: &str, listener: &str, flavour: &str) -> io::Result<Act> {
