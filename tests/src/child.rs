@@ -67,13 +67,22 @@ impl Process {
         self.err.wait_end(limit);
         status
     }
+
+    /// Waits for the end as long as `limit`, then kills it.
+    pub fn reap(&mut self, limit: Duration) {
+        let end = Instant::now() + limit;
+        while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Both fail only when it has been reaped already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only when it has been reaped already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.reap(Duration::ZERO);
     }
 }
 

@@ -72,6 +72,14 @@ impl Peer {
     }
 }
 
+/// It ends by itself, with its children, when its commands do; what hangs is killed.
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.process.close_stdin();
+        self.process.reap(LIMIT);
+    }
+}
+
 /// A crowd: `workload burst`, `leak` or `busy`.
 #[derive(Debug)]
 pub struct Crowd(Process);

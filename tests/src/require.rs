@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use crate::tcptrace::tracer_path;
 
 /// Leaves the test unless everything named is there. The names are the functions of
-/// [`crate::require`].
+/// [`mod@crate::require`].
 #[macro_export]
 macro_rules! require {
     ($($need:ident),+ $(,)?) => {

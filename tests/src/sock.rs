@@ -177,7 +177,7 @@ fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io
     })
 }
 
-/// Sends a copy of `fd` to whoever waits in [`receive_fd`] for `name`.
+/// Sends a copy of `fd` to whoever waits in [`Mailbox::receive`] for `name`.
 pub fn send_fd(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
     let socket = unix_socket()?;
     rustix::net::connect(

@@ -40,8 +40,19 @@ pub(crate) struct Script {
 
 /// A forked child and the pipes to it.
 struct Child {
-    commands: File,
+    pid: libc::pid_t,
+    /// `None` once the child is told to end.
+    commands: Option<File>,
     answers: BufReader<File>,
+}
+
+/// Lets it end and reaps it; in a sibling, which inherited the pipes, only closes them.
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.commands = None;
+        // SAFETY: waitpid may leave out the status.
+        unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) };
+    }
 }
 
 impl Script {
@@ -180,7 +191,8 @@ impl Script {
             }
             _ => {
                 let child = Child {
-                    commands: File::from(commands_in),
+                    pid,
+                    commands: Some(File::from(commands_in)),
                     answers: BufReader::new(File::from(answers_out)),
                 };
                 self.children.insert(name.to_owned(), child);
@@ -207,7 +219,8 @@ impl Script {
     fn relay(&mut self, name: &str, line: &str) -> Act {
         let child = self.children.get_mut(name).expect("a child of that name");
         let (_, command) = line.split_once(name).expect("the command");
-        writeln!(child.commands, "{command}").expect("the pipe to the child");
+        let commands = child.commands.as_mut().expect("it has not ended");
+        writeln!(commands, "{command}").expect("the pipe to the child");
         let mut answer = String::new();
         child
             .answers
