@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::child::{LIMIT, Line, Process};
 use crate::kernel::jiffy_ns;
 use crate::netns::Netns;
+use crate::truth::Span;
 
 /// `TCPTRACE_BIN`, else the release build of this target directory.
 pub fn tracer_path() -> PathBuf {
@@ -196,10 +197,14 @@ impl Run {
 
     /// What it says it missed, events of all kinds.
     pub fn missed(&self) -> u64 {
-        ["ring_full", "recursion_missed", "map_full"]
-            .iter()
-            .map(|key| self.completeness(key))
-            .sum()
+        let reasons = [
+            "ring_full",
+            "recursion_missed",
+            "map_full",
+            "read_faults",
+            "undecodable",
+        ];
+        reasons.iter().map(|key| self.completeness(key)).sum()
     }
 
     /// The transitions of `id`, in order, as (old, new); without no-ops.
@@ -277,19 +282,24 @@ impl Event {
         holders
     }
 
-    /// Whether `age_ns`, or the bounds where it is estimated, allow an age of `min..=max` ns,
-    /// give or take the project's tolerance of 2 ms + 0.1 %, and a jiffy, in which the kernel
-    /// keeps what an estimate is made of.
+    /// Fails unless the line's age or duration, or its bounds where it is estimated, allow for
+    /// the truth, give or take the project's tolerance of 2 ms + 0.1 %; and a jiffy where it is
+    /// estimated, in which the kernel keeps what an estimate is made of.
     #[track_caller]
-    pub fn assert_age(&self, min: u64, max: u64) {
-        let low = self.value["age_min_ns"].as_u64();
-        let high = self.value["age_max_ns"].as_u64();
-        let age = self.number("age_ns");
-        let (low, high) = (low.unwrap_or(age), high.unwrap_or(age));
-        let slack = 2_000_000 + max / 1000 + jiffy_ns();
+    pub fn assert_allows(&self, truth: Span) {
+        let told = match self.kind() {
+            "stuck" | "socket" => self.number("age_ns"),
+            _ => self.number("duration_ns"),
+        };
+        if self.value["estimated"] == false {
+            return truth.assert_holds(told, &self.value.to_string());
+        }
+        let low = self.value["age_min_ns"].as_u64().unwrap_or(told);
+        let high = self.value["age_max_ns"].as_u64().unwrap_or(u64::MAX);
+        let slack = 2_000_000 + truth.max / 1000 + jiffy_ns();
         assert!(
-            low <= max + slack && high + slack >= min,
-            "age {low}..={high} ns is not the true one, {min}..={max} ns: {}",
+            low <= truth.max + slack && truth.min <= high.saturating_add(slack),
+            "{truth:?} is not between the bounds of {}",
             self.value
         );
     }

@@ -111,6 +111,7 @@ fn nobody_accepted_and_the_listener_is_to_blame() {
     assert_eq!(stuck.text("role"), "unaccepted");
     assert_eq!(stuck.text("verdict"), "never_accepted");
     assert_eq!(stuck.number("pid"), u64::from(server.pid()));
+    assert_eq!(stuck.value["owner_is_listener"], true);
     assert_eq!(stuck.text("comm"), "workload");
     assert!(stuck.value["fd"].is_null(), "{stuck:?}");
     assert!(stuck.holders().is_empty());
