@@ -77,4 +77,39 @@ pub struct Config {
     pub remote_nets: [Prefix; MAX_FILTER],
 }
 
+impl Config {
+    /// Nothing asked for.
+    pub const ZERO: Config = Config {
+        abi: 0,
+        states: 0,
+        flags: 0,
+        family: 0,
+        tw_timer_handler: 0,
+        netns: 0,
+        local_ports_len: 0,
+        remote_ports_len: 0,
+        any_ports_len: 0,
+        local_nets_len: 0,
+        remote_nets_len: 0,
+        tgids_len: 0,
+        pad: 0,
+        cgroup: 0,
+        local_ports: [0; MAX_FILTER],
+        remote_ports: [0; MAX_FILTER],
+        any_ports: [0; MAX_FILTER],
+        tgids: [0; MAX_FILTER],
+        comm: [0; 16],
+        local_nets: [Prefix::ZERO; MAX_FILTER],
+        remote_nets: [Prefix::ZERO; MAX_FILTER],
+    };
+}
+
+impl Prefix {
+    /// Every address.
+    pub const ZERO: Prefix = Prefix {
+        net: [0; 2],
+        mask: [0; 2],
+    };
+}
+
 const _: () = assert!(size_of::<Config>() == 64 + 48 + 32 + 16 + 2 * MAX_FILTER * 32);

@@ -134,8 +134,8 @@ pub struct Acquire {
     pub actor: Actor,
     /// The new file descriptor.
     pub fd: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The connection's state when it was accepted.
+    pub state: u32,
 }
 
 /// The minisocket's timer was armed: it was born, or its time starts anew.

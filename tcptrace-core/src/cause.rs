@@ -1,5 +1,13 @@
 //! Why a socket left a state.
 
+use tcptrace_common::event::{
+    STATE_DEAD, STATE_EXITING, STATE_LAST_FPUT, STATE_NO_LINGER2, STATE_NO_SOCKET, STATE_OWNED,
+    STATE_SHUT_SEND,
+};
+
+use crate::input::StateChange;
+use crate::state::TcpState;
+
 /// The cause of a transition, as far as it was seen. Where several could be, the one that the
 /// evidence proves; [`Cause::Unknown`] where none does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,5 +125,61 @@ impl Cause {
             Cause::EndNotSeen => "end not seen",
             Cause::Unknown => "cause unknown",
         }
+    }
+}
+
+/// The cause of a full socket's transition, from the evidence that came with the event.
+pub fn of_change(change: &StateChange) -> Cause {
+    use TcpState::*;
+    let has = |flag: u16| change.flags & flag != 0;
+    let local_close = || {
+        if has(STATE_EXITING) {
+            Cause::Exit
+        } else if has(STATE_LAST_FPUT) || has(STATE_DEAD) {
+            Cause::Close
+        } else if change.actor.is_some() {
+            Cause::Shutdown
+        } else {
+            Cause::Unknown
+        }
+    };
+    match (change.old, change.new) {
+        (Close, SynSent) => Cause::Connect,
+        (Close, Listen) => Cause::Listen,
+        (Listen, Close) => local_close(),
+        (_, Established | SynRecv) => Cause::Handshake,
+        (_, FinWait1 | LastAck) => local_close(),
+        (old, new) if old == new => local_close(),
+        (_, CloseWait | Closing) => Cause::PeerFin,
+        (_, FinWait2) => Cause::Acked,
+        (_, Close) if change.err != 0 => of_errno(change.err),
+        (LastAck | Closing, Close) => Cause::Acked,
+        (SynSent, Close) if change.tuple.local.port() == 0 => Cause::NoPort,
+        (SynSent, Close) => local_close(),
+        (FinWait2, Close) if has(STATE_NO_LINGER2) => Cause::NoLinger2,
+        (Established | CloseWait | SynRecv | FinWait1 | FinWait2, Close) => {
+            if has(STATE_OWNED) && (has(STATE_LAST_FPUT) || has(STATE_EXITING)) {
+                Cause::ResetSent
+            } else if has(STATE_OWNED) && !has(STATE_NO_SOCKET) {
+                Cause::Disconnect
+            } else if has(STATE_NO_SOCKET) && !has(STATE_SHUT_SEND) {
+                Cause::ListenerClosed
+            } else {
+                Cause::Unknown
+            }
+        }
+        _ => Cause::Unknown,
+    }
+}
+
+/// Linux errno numbers of `sk_err` (x86 and arm agree on these).
+fn of_errno(errno: u32) -> Cause {
+    match errno {
+        32 | 104 => Cause::ResetReceived,
+        103 => Cause::Destroyed,
+        110 => Cause::TimedOut,
+        111 => Cause::Refused,
+        101 | 113 => Cause::Unreachable,
+        _ => Cause::Unknown,
     }
 }

@@ -1,7 +1,5 @@
 //! Everything that can change the tracker's state.
 
-use std::net::SocketAddr;
-
 use crate::cause::Cause;
 use crate::owner::{Actor, Holder, Process};
 use crate::state::TcpState;
@@ -55,6 +53,8 @@ pub enum EventBody {
         actor: Actor,
         /// The new descriptor.
         fd: u32,
+        /// The connection's state at that moment.
+        state: TcpState,
     },
     /// Something happened to a minisocket.
     Mini {
@@ -228,12 +228,5 @@ pub enum Definition {
         netns: u32,
         /// How long an orphan may stay in FIN_WAIT_2.
         ns: u64,
-    },
-    /// A listener is no longer there.
-    ListenerGone {
-        /// The namespace.
-        netns: u32,
-        /// Its address.
-        addr: SocketAddr,
     },
 }

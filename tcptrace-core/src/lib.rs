@@ -11,6 +11,7 @@ pub mod change;
 pub mod decode;
 pub mod filter;
 pub mod histogram;
+pub mod infer;
 pub mod input;
 pub mod owner;
 pub mod report;

@@ -1,1 +1,10 @@
 //! Report models and their printers.
+
+mod cells;
+pub mod json;
+pub mod listing;
+pub mod snapshot;
+pub mod summary;
+pub mod summary_text;
+pub mod table;
+pub mod watch;

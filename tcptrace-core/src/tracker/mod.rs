@@ -1,1 +1,416 @@
 //! The lifecycle state of every connection.
+//!
+//! [`Tracker::apply`] is total: it never fails and never panics, whatever comes in whatever
+//! order. On a stream that loses events the impossible will come, and is counted.
+
+mod conn;
+mod events;
+mod stats;
+mod sweep;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::cause::Cause;
+use crate::change::{Change, View};
+use crate::filter::Filter;
+use crate::input::{Definition, EventBody, Input, Loss};
+use crate::report::summary::Key;
+use crate::state::{StateSet, TcpState};
+use crate::time::Mono;
+use crate::tuple::{Role, Tuple};
+use crate::verdict::Verdict;
+
+use conn::{Conn, Entered, World};
+use stats::Stats;
+use sweep::SweepState;
+
+type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
+
+/// A stopped minisocket timer is a death if no re-arm follows within this; the kernel re-arms in
+/// the same function call.
+const REARM_NS: u64 = 50_000_000;
+
+/// How many dead sockets with an open file are remembered, so that a reconnect gets its number.
+const MAX_REUSABLE: usize = 65_536;
+
+/// What the user asked of the tracker.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// States whose dwell times are measured and whose sockets are shown.
+    pub watched: StateSet,
+    /// Which connections; `min_age_ns` is the age at which one is shown.
+    pub filter: Filter,
+    /// Tell of every transition.
+    pub transitions: bool,
+    /// How the summary is grouped.
+    pub by: Vec<Key>,
+    /// Minisockets are seen by events; if not, they are sampled by sweeps.
+    pub mini_events: bool,
+    /// How the data was got, for the summary.
+    pub mode: String,
+}
+
+/// The state of everything.
+pub struct Tracker {
+    options: Options,
+    now: Mono,
+    began: Option<Mono>,
+    conns: Map<u64, Conn>,
+    /// When which connection is to be shown.
+    due: BTreeSet<(Mono, u64)>,
+    /// Minisockets whose timer was stopped, in the order of that.
+    dying: VecDeque<Dying>,
+    /// Children born at LISTEN -> SYN_RECV, by address until their cookie is known.
+    births: Map<u64, (Mono, Tuple)>,
+    /// Generations of dead sockets that may connect again.
+    reusable: Map<u64, u32>,
+    reusable_order: VecDeque<u64>,
+    world: World,
+    sweep: SweepState,
+    loss: Loss,
+    reconciled: u64,
+    anomalies: u64,
+    stats: Stats,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Dying {
+    cookie: u64,
+    at: Mono,
+    cause: Cause,
+}
+
+/// A connection that is to be shown, and what the agent should look up before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its cookie.
+    pub cookie: u64,
+    /// Its tuple.
+    pub tuple: Tuple,
+    /// A minisocket: it has no holder.
+    pub mini: bool,
+    /// Nobody has accepted it: its listener's holders are wanted.
+    pub unaccepted: bool,
+    /// The process that is believed to have it.
+    pub pid: Option<u32>,
+}
+
+impl Tracker {
+    /// A tracker that has seen nothing.
+    pub fn new(options: Options) -> Tracker {
+        Tracker {
+            options,
+            now: Mono(0),
+            began: None,
+            conns: Map::default(),
+            due: BTreeSet::new(),
+            dying: VecDeque::new(),
+            births: Map::default(),
+            reusable: Map::default(),
+            reusable_order: VecDeque::new(),
+            world: World::default(),
+            sweep: SweepState::default(),
+            loss: Loss::default(),
+            reconciled: 0,
+            anomalies: 0,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes one input and appends what follows from it.
+    pub fn apply(&mut self, input: &Input, changes: &mut Vec<Change>) {
+        match input {
+            Input::Kernel(event) => {
+                self.advance(event.at);
+                match event.body {
+                    EventBody::State(change) => self.state_change(event, &change, changes),
+                    EventBody::Accept {
+                        tuple,
+                        actor,
+                        fd,
+                        state,
+                    } => {
+                        self.accepted(event, tuple, actor, fd, state, changes);
+                    }
+                    EventBody::Mini {
+                        tuple,
+                        substate,
+                        op,
+                    } => {
+                        self.mini(event, tuple, substate, op, changes);
+                    }
+                    EventBody::Eof { actor } => self.eof(event, actor),
+                }
+            }
+            Input::Lost(loss) => self.loss = *loss,
+            Input::Tick(at) | Input::End(at) => {
+                self.advance(*at);
+                self.bury(*at, changes);
+                self.show_due(*at, changes);
+            }
+            Input::Socket(socket) => {
+                self.advance(socket.at);
+                self.socket(socket, changes);
+            }
+            Input::Sweep(sweep) => self.sweep(sweep, changes),
+            Input::Define(definition) => self.define(definition),
+        }
+    }
+
+    /// When a tick is owed.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let due = self.due.first().map(|(at, _)| *at);
+        let dying = self.dying.front().map(|d| d.at.plus(REARM_NS));
+        due.into_iter().chain(dying).min()
+    }
+
+    /// The connections that a tick at `now` will show.
+    pub fn wanted(&self, now: Mono) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for (_, cookie) in self.due.range(..=(now, u64::MAX)) {
+            let Some(conn) = self.conns.get(cookie) else {
+                continue;
+            };
+            wanted.push(Wanted {
+                cookie: *cookie,
+                tuple: conn.tuple,
+                mini: conn.mini,
+                unaccepted: conn.role == Some(Role::Unaccepted),
+                pid: conn.acquired.as_deref().map(|a| a.actor.pid),
+            });
+        }
+        wanted
+    }
+
+    /// Whether a connection is tracked.
+    pub fn knows(&self, cookie: u64) -> bool {
+        self.conns.contains_key(&cookie)
+    }
+
+    /// How many connections are tracked.
+    pub fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// Whether the facts about a process are known.
+    pub fn knows_process(&self, pid: u32) -> bool {
+        self.world.processes.contains_key(&pid)
+    }
+
+    /// Cookie of the listener whose queue an unaccepted connection is in.
+    pub fn listener_of(&self, tuple: &Tuple) -> Option<u64> {
+        self.world.listener(tuple).map(|l| l.cookie)
+    }
+
+    fn advance(&mut self, at: Mono) {
+        self.now = self.now.max(at);
+        self.began.get_or_insert(at);
+    }
+
+    fn define(&mut self, definition: &Definition) {
+        match definition {
+            Definition::Holders { cookie, holders } => {
+                let now = self.now;
+                if let Some(conn) = self.conns.get_mut(cookie) {
+                    if !holders.is_empty() && conn.role == Some(Role::Unaccepted) {
+                        conn.role = Some(Role::Passive);
+                    }
+                    let facts = conn.facts.get_or_insert_default();
+                    facts.held_at = Some(now);
+                    facts.holders.clone_from(holders);
+                } else {
+                    self.world.listener_holders(*cookie, holders);
+                }
+            }
+            Definition::Process(process) => {
+                self.world.processes.insert(process.pid, process.clone());
+            }
+            Definition::FinTimeout { netns, ns } => {
+                self.world.fin_timeouts.insert(*netns, *ns);
+            }
+        }
+    }
+
+    /// Ends the minisockets whose timer was stopped and not armed again.
+    fn bury(&mut self, now: Mono, changes: &mut Vec<Change>) {
+        while let Some(dying) = self.dying.front().copied() {
+            if dying.at.plus(REARM_NS) > now {
+                break;
+            }
+            self.dying.pop_front();
+            self.end(
+                dying.cookie,
+                dying.at,
+                TcpState::Close,
+                dying.cause,
+                changes,
+            );
+        }
+    }
+
+    /// The connection left its last state.
+    fn end(
+        &mut self,
+        cookie: u64,
+        at: Mono,
+        next: TcpState,
+        cause: Cause,
+        changes: &mut Vec<Change>,
+    ) {
+        let Some(mut conn) = self.conns.remove(&cookie) else {
+            return;
+        };
+        self.sweep.removed(cookie);
+        self.leave(cookie, &mut conn, at, next, cause, changes);
+        if conn.fd_open {
+            self.remember_generation(cookie, conn.generation);
+        }
+    }
+
+    fn remember_generation(&mut self, cookie: u64, generation: u32) {
+        if self.reusable.insert(cookie, generation).is_none() {
+            self.reusable_order.push_back(cookie);
+        }
+        if self.reusable_order.len() > MAX_REUSABLE
+            && let Some(oldest) = self.reusable_order.pop_front()
+        {
+            self.reusable.remove(&oldest);
+        }
+    }
+
+    /// Counts and tells that `conn` leaves its state; the caller puts it into the next one.
+    fn leave(
+        &mut self,
+        cookie: u64,
+        conn: &mut Conn,
+        at: Mono,
+        next: TcpState,
+        cause: Cause,
+        changes: &mut Vec<Change>,
+    ) {
+        let watched = self.options.watched.contains(conn.state);
+        if !watched && !self.options.transitions {
+            return;
+        }
+        self.due.remove(&(self.due_at(conn), cookie));
+        let mut view = conn.view(cookie, at, &self.world);
+        if !self.options.filter.matches(&view) {
+            return;
+        }
+        if next == TcpState::Close && conn.fd_open {
+            view.verdict = Some(Verdict::DeadFdOpen);
+        }
+        if watched {
+            self.stats.left(&view, conn.found, cause, &self.options.by);
+            let old_enough = view.age.at_least().is_some_and(|age| age >= self.min_age());
+            if !conn.shown && old_enough {
+                changes.push(Change::Stuck(view.clone()));
+            }
+            if conn.shown || old_enough {
+                changes.push(Change::Resolved {
+                    view: view.clone(),
+                    next,
+                    cause,
+                });
+            }
+        }
+        if self.options.transitions {
+            changes.push(Change::Transition { view, next, cause });
+        }
+    }
+
+    /// `conn` is in a new state from `entered` on.
+    fn enter(
+        &mut self,
+        cookie: u64,
+        conn: &mut Conn,
+        state: TcpState,
+        entered: Entered,
+        changes: &mut Vec<Change>,
+    ) {
+        conn.state = state;
+        conn.entered = entered;
+        conn.shown = false;
+        conn.found = entered.earliest != Some(entered.latest);
+        conn.outdated();
+        if !self.options.watched.contains(state) {
+            return;
+        }
+        if self.min_age() == 0 && !conn.found {
+            let view = conn.view(cookie, self.now, &self.world);
+            if self.options.filter.matches(&view) {
+                conn.shown = true;
+                changes.push(Change::Stuck(view));
+            }
+        } else {
+            self.due.insert((self.due_at(conn), cookie));
+        }
+    }
+
+    /// Moves `conn` on and puts it back.
+    fn transition(
+        &mut self,
+        cookie: u64,
+        mut conn: Conn,
+        at: Mono,
+        next: TcpState,
+        cause: Cause,
+        changes: &mut Vec<Change>,
+    ) {
+        self.leave(cookie, &mut conn, at, next, cause, changes);
+        self.enter(cookie, &mut conn, next, Entered::at(at), changes);
+        conn.touched = at;
+        self.conns.insert(cookie, conn);
+    }
+
+    fn show_due(&mut self, now: Mono, changes: &mut Vec<Change>) {
+        while let Some((at, cookie)) = self.due.first().copied() {
+            if at > now {
+                break;
+            }
+            self.due.pop_first();
+            let Some(conn) = self.conns.get_mut(&cookie) else {
+                continue;
+            };
+            let view = conn.view(cookie, now, &self.world);
+            if self.options.filter.matches(&view) {
+                conn.shown = true;
+                changes.push(Change::Stuck(view));
+            }
+        }
+    }
+
+    /// When the connection, as it is, is to be shown.
+    fn due_at(&self, conn: &Conn) -> Mono {
+        conn.entered.latest.plus(self.min_age())
+    }
+
+    fn min_age(&self) -> u64 {
+        self.options.filter.min_age_ns
+    }
+
+    /// Every connection in a watched state, as it is now, in the order of their cookies.
+    fn open_views(&self) -> Vec<(View, bool)> {
+        let mut cookies: Vec<u64> = self.conns.keys().copied().collect();
+        cookies.sort_unstable();
+        let mut views = Vec::new();
+        for cookie in cookies {
+            let Some(conn) = self.conns.get(&cookie) else {
+                continue;
+            };
+            if !self.options.watched.contains(conn.state) {
+                continue;
+            }
+            let view = conn.view(cookie, self.now, &self.world);
+            if self.options.filter.matches(&view) {
+                views.push((view, conn.found));
+            }
+        }
+        views
+    }
+}

@@ -1,0 +1,85 @@
+//! A connection's facts as short texts, each safe for a terminal. What is not known is `?`, what
+//! does not exist is `-`, and neither is ever 0.
+
+use crate::change::View;
+use crate::text::escape;
+use crate::time::Age;
+use crate::verdict::Verdict;
+
+/// `4711/812`; `4711/812+2`: two more have it open; `- [:7000]`: in the queue of a listener.
+pub(crate) fn pid_fd(view: &View) -> String {
+    let owner = &view.owner;
+    if owner.by_listener {
+        return format!("- [:{}]", view.tuple.local.port());
+    }
+    let Some(pid) = owner.pid else {
+        return "?".to_owned();
+    };
+    let fd = match owner.fd {
+        _ if owner.remembered => "-".to_owned(),
+        Some(fd) => fd.to_string(),
+        None => "?".to_owned(),
+    };
+    match owner.holders.len() {
+        0 | 1 => format!("{pid}/{fd}"),
+        n => format!("{pid}/{fd}+{}", n - 1),
+    }
+}
+
+/// `4711`, `?`.
+pub(crate) fn pid(view: &View) -> String {
+    view.owner.pid.map_or("?".to_owned(), |pid| pid.to_string())
+}
+
+/// `python3`; `(python3)`: it has closed the socket or is gone.
+pub(crate) fn comm(view: &View) -> String {
+    match (view.owner.comm, view.owner.remembered) {
+        (None, _) => "?".to_owned(),
+        (Some(comm), false) => comm.to_string(),
+        (Some(comm), true) => format!("({comm})"),
+    }
+}
+
+/// Recv-Q; a minisocket has none.
+pub(crate) fn recv_q(view: &View) -> String {
+    match (view.recv_q, view.mini) {
+        (_, true) => "-".to_owned(),
+        (Some(bytes), _) => bytes.to_string(),
+        (None, _) => "?".to_owned(),
+    }
+}
+
+/// `FIN unread`; `never accepted, listener pid 800`; empty where there is nothing to say.
+pub(crate) fn verdict(view: &View) -> String {
+    let text = view.verdict.map_or("", Verdict::text);
+    match view.owner.pid {
+        Some(pid) if view.owner.by_listener => match text {
+            "" => format!("listener pid {pid}"),
+            _ => format!("{text}, listener pid {pid}"),
+        },
+        _ => text.to_owned(),
+    }
+}
+
+/// The first twelve characters of the container id, as its tools print it.
+pub(crate) fn container(view: &View) -> String {
+    match view.owner.container.as_deref() {
+        Some(id) => escape(&id.chars().take(12).collect::<String>()),
+        None => "-".to_owned(),
+    }
+}
+
+/// The arguments of the owner.
+pub(crate) fn cmdline(view: &View) -> String {
+    view.owner.cmdline.as_deref().map_or("?".to_owned(), escape)
+}
+
+/// Milliseconds with three decimals, as tcpstates prints them; `~` estimated.
+pub(crate) fn milliseconds(age: Age) -> String {
+    let ms = |ns: u64| format!("{}.{:03}", ns / 1_000_000, ns / 1_000 % 1_000);
+    match age {
+        Age::Exact(ns) => ms(ns),
+        Age::Between { min, .. } => format!("~{}", ms(min)),
+        Age::Unknown => "?".to_owned(),
+    }
+}

@@ -1,0 +1,285 @@
+//! The summary for people.
+
+use super::summary::{Completeness, Durations, Key, StateLine, Summary};
+use super::table::{Align, Column, Table, cut, width};
+use crate::text::escape;
+use crate::time::{Age, duration_text};
+
+/// The summary as lines, each with its newline. On a terminal too narrow for the table, every
+/// state is a paragraph: no number is left out.
+pub fn to_text(summary: &Summary, terminal: Option<usize>, color: bool) -> String {
+    let title = format!("SUMMARY of {}", duration_text(summary.span_ns));
+    let mut lines = paragraph(title.split(' '), terminal);
+    let all = summary.states.iter().map(|line| cells(&[], line));
+    lines.extend(block(&[], all.collect(), terminal));
+    if !summary.groups.is_empty() {
+        let rows = summary.groups.iter().flat_map(|group| {
+            let lines = group.lines.iter();
+            lines.map(|line| cells(&group.key, line))
+        });
+        lines.push(String::new());
+        lines.extend(block(&summary.by, rows.collect(), terminal));
+    }
+    for note in &summary.completeness.notes {
+        let note = format!("note: {}", escape(note));
+        lines.extend(paragraph(note.split(' '), terminal));
+    }
+    let data = completeness(&summary.completeness);
+    let data = paragraph(data.split(' '), terminal);
+    match color && !summary.completeness.complete() {
+        true => lines.extend(data.iter().map(|line| format!("\x1b[31m{line}\x1b[0m"))),
+        false => lines.extend(data),
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// `data: complete`, or what is missing.
+fn completeness(c: &Completeness) -> String {
+    let missing = c.missing().filter(|(n, _)| *n > 0);
+    let missing: Vec<String> = missing.map(|(n, what)| format!("{what}: {n}")).collect();
+    let mut text = match c.complete() {
+        true => "data: complete".to_owned(),
+        false => format!("data: INCOMPLETE: {}", missing.join("; ")),
+    };
+    let aside = [
+        (c.estimated, "estimated durations (~)"),
+        (c.mptcp, "MPTCP events left out"),
+    ];
+    for (n, what) in aside.into_iter().filter(|(n, _)| *n > 0) {
+        text.push_str(&format!("; {what}: {n}"));
+    }
+    match c.mode.as_str() {
+        "" => text,
+        mode => format!("{text}; mode {}", escape(mode)),
+    }
+}
+
+/// A table with one row per state, or a paragraph for each where the table does not fit.
+fn block(by: &[Key], rows: Vec<Vec<String>>, terminal: Option<usize>) -> Vec<String> {
+    let columns = columns(by);
+    let table = Table::for_rows(&columns, &rows, None);
+    let lines = std::iter::once(table.header()).chain(rows.iter().map(|row| table.row(row)));
+    let lines: Vec<String> = lines.collect();
+    match terminal {
+        Some(terminal) if lines.iter().any(|line| width(line) > terminal) => {
+            let names = by.len() + 1;
+            let titles: Vec<&str> = columns.iter().map(|column| column.title).collect();
+            let rows = rows.iter();
+            rows.flat_map(|row| numbers(&titles, row, names, terminal))
+                .collect()
+        }
+        _ => lines,
+    }
+}
+
+/// `close_wait: entered 255, left 4, open 251, …`.
+fn numbers(titles: &[&str], row: &[String], names: usize, terminal: usize) -> Vec<String> {
+    let name = format!("{}:", row[..names].join(" "));
+    let pairs = titles.iter().zip(row).skip(names);
+    let mut items: Vec<String> = pairs
+        .map(|(title, value)| format!("{} {value},", title.to_lowercase()))
+        .collect();
+    if let Some(last) = items.last_mut() {
+        last.pop();
+    }
+    let items = items.iter().map(String::as_str);
+    paragraph(std::iter::once(&*name).chain(items), Some(terminal))
+}
+
+/// Words in lines that fit the terminal, all but the first indented.
+fn paragraph<'a>(words: impl Iterator<Item = &'a str>, terminal: Option<usize>) -> Vec<String> {
+    let terminal = terminal.unwrap_or(usize::MAX);
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if width(line) + 1 + width(word) <= terminal => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) => lines.push(format!("  {word}")),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+        .iter()
+        .map(|line| cut(line, terminal).into_owned())
+        .collect()
+}
+
+fn columns(by: &[Key]) -> Vec<Column> {
+    let numbers = [
+        "ENTERED", "LEFT", "OPEN", "OLDEST", "MIN", "P50", "P90", "P99", "P99.9", "MAX",
+    ];
+    let column = |title, align| Column {
+        title,
+        align,
+        min: 0,
+        rank: 0,
+    };
+    let names = by.iter().map(|key| key.title()).chain(["STATE"]);
+    names
+        .map(|title| column(title, Align::Left))
+        .chain(numbers.map(|title| column(title, Align::Right)))
+        .collect()
+}
+
+fn cells(key: &[Option<String>], line: &StateLine) -> Vec<String> {
+    let duration = |of: fn(&Durations) -> u64| {
+        let durations = line.durations.as_ref();
+        durations.map_or("-".to_owned(), |d| duration_text(of(d)))
+    };
+    let oldest = match (line.open, line.oldest_open) {
+        (0, _) => "-".to_owned(),
+        (_, age) => age.unwrap_or(Age::Unknown).to_string(),
+    };
+    let key = key.iter();
+    let key = key.map(|value| value.as_deref().map_or("?".to_owned(), escape));
+    key.chain([
+        line.state.name().to_owned(),
+        line.entered.to_string(),
+        line.left.to_string(),
+        line.open.to_string(),
+        oldest,
+        duration(|d| d.min_ns),
+        duration(|d| d.p50_ns),
+        duration(|d| d.p90_ns),
+        duration(|d| d.p99_ns),
+        duration(|d| d.p999_ns),
+        duration(|d| d.max_ns),
+    ])
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::summary::Group;
+    use super::*;
+    use crate::state::TcpState;
+
+    const S: u64 = 1_000_000_000;
+
+    fn line(state: TcpState, open: u64, durations: Option<Durations>) -> StateLine {
+        StateLine {
+            state,
+            entered: 255,
+            left: 255 - open,
+            open,
+            estimated: 1,
+            oldest_open: Some(Age::Between {
+                min: 6_725 * S,
+                max: None,
+            }),
+            durations,
+        }
+    }
+
+    fn summary() -> Summary {
+        let durations = Durations {
+            min_ns: 100_000,
+            p50_ns: 60 * S,
+            p90_ns: 60 * S,
+            p99_ns: 60 * S,
+            p999_ns: 61 * S,
+            max_ns: 62 * S,
+        };
+        let states = vec![
+            line(TcpState::CloseWait, 255, None),
+            line(TcpState::TimeWait, 0, Some(durations)),
+        ];
+        Summary {
+            span_ns: 62 * S,
+            states: states.clone(),
+            by: vec![Key::Comm, Key::Peer],
+            groups: vec![Group {
+                key: vec![Some("py\x1b[2J".to_owned()), None],
+                lines: states[..1].to_vec(),
+            }],
+            completeness: Completeness {
+                ring_full: 123,
+                reconciled: 2,
+                estimated: 1,
+                mode: "full".to_owned(),
+                notes: vec!["the clock of cpu 3 is late".to_owned()],
+                ..Completeness::default()
+            },
+        }
+    }
+
+    #[track_caller]
+    fn check(summary: &Summary, terminal: Option<usize>, expected: &str) {
+        let text = to_text(summary, terminal, false);
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn a_table_with_a_row_per_state() {
+        check(
+            &summary(),
+            None,
+            concat!(
+                "SUMMARY of 62.0s\n",
+                "STATE       ENTERED  LEFT  OPEN  OLDEST    MIN    P50    P90    P99  P99.9    MAX\n",
+                "close_wait      255     0   255  ~1h52m      -      -      -      -      -      -\n",
+                "time_wait       255   255     0       -  100us  60.0s  60.0s  60.0s  61.0s  62.0s\n",
+                "\n",
+                "COMM       PEER  STATE       ENTERED  LEFT  OPEN  OLDEST  MIN  P50  P90  P99  P99.9  MAX\n",
+                "py\\x1b[2J  ?     close_wait      255     0   255  ~1h52m    -    -    -    -      -    -\n",
+                "note: the clock of cpu 3 is late\n",
+                "data: INCOMPLETE: events that found the ring buffer full: 123; ",
+                "sockets whose start or end was not seen: 2; estimated durations (~): 1; mode full\n",
+            ),
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_every_number() {
+        check(
+            &summary(),
+            Some(40),
+            concat!(
+                "SUMMARY of 62.0s\n",
+                "close_wait: entered 255, left 0,\n",
+                "  open 255, oldest ~1h52m, min -, p50 -,\n",
+                "  p90 -, p99 -, p99.9 -, max -\n",
+                "time_wait: entered 255, left 255,\n",
+                "  open 0, oldest -, min 100us,\n",
+                "  p50 60.0s, p90 60.0s, p99 60.0s,\n",
+                "  p99.9 61.0s, max 62.0s\n",
+                "\n",
+                "py\\x1b[2J ? close_wait: entered 255,\n",
+                "  left 0, open 255, oldest ~1h52m,\n",
+                "  min -, p50 -, p90 -, p99 -, p99.9 -,\n",
+                "  max -\n",
+                "note: the clock of cpu 3 is late\n",
+                "data: INCOMPLETE: events that found the\n",
+                "  ring buffer full: 123; sockets whose\n",
+                "  start or end was not seen: 2;\n",
+                "  estimated durations (~): 1; mode full\n",
+            ),
+        );
+    }
+
+    #[test]
+    fn whole_data_is_said_to_be_whole() {
+        let mut whole = summary();
+        whole.groups = Vec::new();
+        whole.completeness = Completeness::default();
+        let text = to_text(&whole, None, true);
+        assert_eq!(text.lines().last(), Some("data: complete"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_wide(terminal in 1usize..250, name in ".{0,30}", note in ".{0,60}") {
+            let mut summary = summary();
+            summary.groups[0].key[0] = Some(name);
+            summary.completeness.notes.push(note);
+            for line in to_text(&summary, Some(terminal), false).lines() {
+                prop_assert!(width(line) <= terminal, "{line}");
+                prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! One connection as the tracker remembers it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::change::View;
+use crate::infer;
+use crate::input::SocketSnapshot;
+use crate::owner::{Actor, Holder, Owner, Process};
+use crate::state::TcpState;
+use crate::time::{Age, Mono};
+use crate::tuple::{ConnId, Role, Tuple};
+use crate::verdict::{self, Evidence};
+
+/// A connection. A million of these are kept at times: what is rare is boxed.
+#[derive(Clone, Debug)]
+pub(super) struct Conn {
+    pub(super) tuple: Tuple,
+    pub(super) generation: u32,
+    pub(super) role: Option<Role>,
+    pub(super) state: TcpState,
+    pub(super) entered: Entered,
+    /// The last event; a dump that began before it says nothing new.
+    pub(super) touched: Mono,
+    pub(super) mini: bool,
+    /// Reported as stuck in the present state.
+    pub(super) shown: bool,
+    /// In the present state since before the trace, or since an entry that was not seen.
+    pub(super) found: bool,
+    pub(super) eof_read: bool,
+    /// The file is open although the connection is dead.
+    pub(super) fd_open: bool,
+    /// The sweep that saw it last, and how many missed it since.
+    pub(super) seen_in: u32,
+    pub(super) missed: u8,
+    pub(super) acquired: Option<Box<Acquired>>,
+    /// Who closed it, shut it down or exited.
+    pub(super) closer: Option<Box<Actor>>,
+    pub(super) facts: Option<Box<Facts>>,
+}
+
+/// Who made the connection his.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acquired {
+    pub(super) actor: Actor,
+    pub(super) fd: Option<u32>,
+}
+
+/// The last look at the socket and at who holds it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// When the holders were listed, if they were.
+    pub(super) held_at: Option<Mono>,
+    pub(super) holders: Vec<Holder>,
+    /// When the queues were read, if they were.
+    pub(super) queues_at: Option<Mono>,
+    pub(super) recv_q: u32,
+    pub(super) send_q: u32,
+    pub(super) keepalive: Option<bool>,
+    pub(super) inode: u32,
+}
+
+/// When the present state was entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entered {
+    /// Not before this, if that is known.
+    pub(super) earliest: Option<Mono>,
+    /// Not after this.
+    pub(super) latest: Mono,
+}
+
+impl Entered {
+    /// The entry was seen.
+    pub(super) fn at(at: Mono) -> Entered {
+        Entered {
+            earliest: Some(at),
+            latest: at,
+        }
+    }
+
+    /// All that is known is that it was in the state at `seen`.
+    pub(super) fn before(seen: Mono) -> Entered {
+        Entered {
+            earliest: None,
+            latest: seen,
+        }
+    }
+
+    /// It had this age at `seen`.
+    pub(super) fn aged(age: Age, seen: Mono) -> Entered {
+        match age {
+            Age::Exact(ns) => Entered::at(seen.minus(ns)),
+            Age::Between { min, max } => Entered {
+                earliest: max.map(|m| seen.minus(m)),
+                latest: seen.minus(min),
+            },
+            Age::Unknown => Entered::before(seen),
+        }
+    }
+
+    /// The age now.
+    pub(super) fn age(self, now: Mono) -> Age {
+        let min = now.since(self.latest);
+        match self.earliest {
+            Some(earliest) if earliest == self.latest => Age::Exact(min),
+            Some(earliest) => Age::Between {
+                min,
+                max: Some(now.since(earliest)),
+            },
+            None if min == 0 => Age::Unknown,
+            None => Age::Between { min, max: None },
+        }
+    }
+}
+
+/// A listening socket, to which its unaccepted connections belong.
+#[derive(Clone, Debug)]
+pub(super) struct Listener {
+    pub(super) tuple: Tuple,
+    pub(super) cookie: u64,
+    pub(super) holders: Vec<Holder>,
+    pub(super) opened_by: Option<Actor>,
+    pub(super) seen_in: u32,
+}
+
+impl Conn {
+    pub(super) fn new(tuple: Tuple, state: TcpState, entered: Entered, at: Mono) -> Conn {
+        Conn {
+            tuple,
+            generation: 0,
+            role: None,
+            state,
+            entered,
+            touched: at,
+            mini: false,
+            shown: false,
+            found: entered != Entered::at(at),
+            eof_read: false,
+            fd_open: false,
+            seen_in: 0,
+            missed: 0,
+            acquired: None,
+            closer: None,
+            facts: None,
+        }
+    }
+
+    /// Takes what a dump says of the socket, its state aside.
+    pub(super) fn look(&mut self, socket: &SocketSnapshot) {
+        if self.tuple.local.port() == 0 {
+            self.tuple = socket.tuple;
+        }
+        let facts = self.facts.get_or_insert_default();
+        facts.queues_at = Some(socket.at);
+        facts.recv_q = socket.recv_q;
+        facts.send_q = socket.send_q;
+        facts.inode = socket.inode;
+        facts.keepalive = infer::keepalive(socket);
+        if socket.mini {
+            return;
+        }
+        let never_accepted = socket.inode == 0
+            && matches!(socket.state, TcpState::Established | TcpState::CloseWait)
+            && self.role != Some(Role::Active)
+            && self.acquired.is_none();
+        if never_accepted {
+            self.role = Some(Role::Unaccepted);
+        } else if self.role == Some(Role::Unaccepted) && socket.inode != 0 {
+            self.role = Some(Role::Passive);
+        }
+    }
+
+    /// The owner let go of the socket: what was known of its holders holds no longer.
+    pub(super) fn released(&mut self, actor: Option<Actor>) {
+        if let Some(actor) = actor {
+            self.closer = Some(Box::new(actor));
+        }
+        if let Some(facts) = &mut self.facts {
+            facts.held_at = None;
+            facts.holders = Vec::new();
+            facts.queues_at = None;
+        }
+    }
+
+    /// Forgets what was found of the socket in a state that it has left.
+    pub(super) fn outdated(&mut self) {
+        if let Some(facts) = &mut self.facts {
+            facts.queues_at = None;
+        }
+    }
+
+    /// The connection as it is shown.
+    pub(super) fn view(&self, cookie: u64, at: Mono, world: &World) -> View {
+        let facts = self.facts.as_deref();
+        let queues = facts.filter(|f| f.queues_at.is_some());
+        let owner = self.owner(world);
+        let held = match facts.filter(|f| f.held_at.is_some()) {
+            Some(facts) => Some(!facts.holders.is_empty()),
+            None if self.fd_open => Some(true),
+            None if self.mini => Some(false),
+            None => queues.map(|f| f.inode != 0),
+        };
+        let recv_q = queues.map(|f| f.recv_q);
+        let evidence = Evidence {
+            unaccepted: self.role == Some(Role::Unaccepted),
+            mini: self.mini,
+            held,
+            eof_read: self.eof_read,
+            recv_q,
+        };
+        View {
+            at,
+            id: ConnId {
+                cookie,
+                generation: self.generation,
+            },
+            tuple: self.tuple,
+            role: self.role,
+            state: self.state,
+            age: self.entered.age(at),
+            mini: self.mini,
+            owner,
+            recv_q: recv_q.filter(|_| !self.mini),
+            send_q: queues.map(|f| f.send_q).filter(|_| !self.mini),
+            keepalive: facts.and_then(|f| f.keepalive),
+            verdict: verdict::verdict(self.state, evidence),
+        }
+    }
+
+    fn owner(&self, world: &World) -> Owner {
+        if self.role == Some(Role::Unaccepted) {
+            return world.listener_owner(&self.tuple);
+        }
+        let acquired = self.acquired.as_deref();
+        let holders = self.facts.as_deref().map_or(&[][..], |f| &f.holders);
+        let by_acquirer = |h: &&Holder| acquired.is_some_and(|a| a.actor.pid == h.pid);
+        if let Some(holder) = holders.iter().find(by_acquirer).or(holders.first()) {
+            let tid = acquired
+                .filter(|a| a.actor.pid == holder.pid)
+                .map(|a| a.actor.tid);
+            let mut owner = world.owner(holder.pid, holder.comm);
+            owner.tid = tid;
+            owner.fd = Some(holder.fd);
+            owner.holders = holders.to_vec();
+            return owner;
+        }
+        let closer = self.closer.as_deref().copied();
+        let Some(actor) = closer.or(acquired.map(|a| a.actor)) else {
+            return Owner::default();
+        };
+        let mut owner = world.owner(actor.pid, actor.comm);
+        owner.tid = acquired
+            .filter(|a| a.actor.pid == actor.pid)
+            .map(|a| a.actor.tid);
+        owner.remembered = closer.is_some();
+        if closer.is_none() {
+            owner.fd = acquired.and_then(|a| a.fd);
+        }
+        owner
+    }
+}
+
+/// What is known beside the connections.
+#[derive(Clone, Debug, Default)]
+pub(super) struct World {
+    pub(super) listeners: BTreeMap<(Option<u32>, u16), Vec<Listener>>,
+    pub(super) processes: BTreeMap<u32, Process>,
+    pub(super) fin_timeouts: BTreeMap<u32, u64>,
+}
+
+impl World {
+    /// The listener that a connection came through: bound to its address, else to any.
+    pub(super) fn listener(&self, tuple: &Tuple) -> Option<&Listener> {
+        let candidates = self.listeners.get(&(tuple.netns, tuple.local.port()))?;
+        let bound = |l: &&Listener| l.tuple.local.ip() == tuple.local.ip();
+        let any = |l: &&Listener| tuple.came_through(l.tuple.local);
+        candidates
+            .iter()
+            .find(bound)
+            .or_else(|| candidates.iter().find(any))
+    }
+
+    fn listener_owner(&self, tuple: &Tuple) -> Owner {
+        let mut owner = match self.listener(tuple) {
+            Some(Listener { holders, .. }) if !holders.is_empty() => {
+                let mut owner = self.owner(holders[0].pid, holders[0].comm);
+                owner.holders = holders.clone();
+                owner
+            }
+            Some(Listener {
+                opened_by: Some(actor),
+                ..
+            }) => self.owner(actor.pid, actor.comm),
+            _ => Owner::default(),
+        };
+        owner.by_listener = true;
+        owner
+    }
+
+    /// A process; `comm` is what to call it if nothing better is known.
+    fn owner(&self, pid: u32, comm: crate::owner::Comm) -> Owner {
+        let process = self.processes.get(&pid);
+        let text = |get: fn(&Process) -> &Option<Arc<str>>| process.and_then(|p| get(p).clone());
+        Owner {
+            pid: Some(pid),
+            comm: Some(process.map_or(comm, |p| p.comm)),
+            cmdline: text(|p| &p.cmdline),
+            cgroup: text(|p| &p.cgroup),
+            container: text(|p| &p.container),
+            ..Owner::default()
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What kernel events do to connections.
+
+use tcptrace_common::event::{STATE_DEAD, STATE_LAST_FPUT, STATE_NO_SOCKET};
+
+use super::conn::{Acquired, Conn, Entered, Listener};
+use super::{Dying, Tracker};
+use crate::cause::{self, Cause};
+use crate::change::Change;
+use crate::input::{Event, MiniOp, StateChange};
+use crate::owner::Actor;
+use crate::state::TcpState;
+use crate::time::Mono;
+use crate::tuple::{Role, Tuple};
+
+impl Tracker {
+    pub(super) fn state_change(
+        &mut self,
+        event: &Event,
+        change: &StateChange,
+        changes: &mut Vec<Change>,
+    ) {
+        use TcpState::*;
+        match (change.old, change.new) {
+            (Listen, SynRecv) => {
+                self.births.insert(event.sk, (event.at, change.tuple));
+            }
+            (Close, Listen) => self.listens(event, change),
+            (Listen, Close) => self.world.listener_gone(event.cookie),
+            (Close, SynSent) => self.connects(event, change, changes),
+            _ => self.moves(event, change, changes),
+        }
+    }
+
+    fn listens(&mut self, event: &Event, change: &StateChange) {
+        self.world.add_listener(Listener {
+            tuple: change.tuple,
+            cookie: event.cookie,
+            holders: Vec::new(),
+            opened_by: change.actor,
+            seen_in: self.sweep.number(),
+        });
+    }
+
+    /// A socket connects, for the first time or again.
+    fn connects(&mut self, event: &Event, change: &StateChange, changes: &mut Vec<Change>) {
+        let mut generation = self.reusable.get(&event.cookie).map_or(0, |g| g + 1);
+        if let Some(before) = self.conns.get(&event.cookie) {
+            generation = before.generation + 1;
+            self.end(
+                event.cookie,
+                event.at,
+                TcpState::Close,
+                Cause::Disconnect,
+                changes,
+            );
+        }
+        let mut conn = Conn::new(
+            change.tuple,
+            TcpState::Close,
+            Entered::at(event.at),
+            event.at,
+        );
+        conn.generation = generation;
+        conn.role = Some(Role::Active);
+        conn.acquired = change
+            .actor
+            .map(|actor| Box::new(Acquired { actor, fd: None }));
+        conn.entered = Entered::before(event.at);
+        self.transition(
+            event.cookie,
+            conn,
+            event.at,
+            change.new,
+            Cause::Connect,
+            changes,
+        );
+    }
+
+    fn moves(&mut self, event: &Event, change: &StateChange, changes: &mut Vec<Change>) {
+        let cookie = event.cookie;
+        let born = self.births.remove(&event.sk);
+        let mut conn = match self.conns.remove(&cookie) {
+            Some(conn) => conn,
+            None => self.first_seen(event, change, born.map(|(at, _)| at), changes),
+        };
+        if change.tuple.local.port() != 0 && change.tuple.remote.port() != 0 {
+            conn.tuple = change.tuple;
+        }
+        if change.flags & STATE_NO_SOCKET == 0 && conn.role == Some(Role::Unaccepted) {
+            conn.role = Some(Role::Passive);
+        } else if change.flags & (STATE_NO_SOCKET | STATE_DEAD) == STATE_NO_SOCKET
+            && conn.role == Some(Role::Passive)
+            && conn.acquired.is_none()
+        {
+            conn.role = Some(Role::Unaccepted);
+        }
+        if conn.state != change.old && !(conn.mini && change.new == TcpState::Close) {
+            self.resync(cookie, &mut conn, event.at, change.old, changes);
+        }
+        let cause = cause::of_change(change);
+        if matches!(cause, Cause::Close | Cause::Exit | Cause::ResetSent) {
+            conn.released(change.actor);
+        } else if cause == Cause::Shutdown {
+            conn.closer = change.actor.map(Box::new);
+        }
+        if change.new == TcpState::Close {
+            self.closes(event, change, conn, cause, changes);
+        } else if change.old == change.new {
+            conn.touched = event.at;
+            self.conns.insert(cookie, conn);
+        } else {
+            self.transition(cookie, conn, event.at, change.new, cause, changes);
+        }
+    }
+
+    /// A connection whose beginning was not seen, or was not asked for.
+    fn first_seen(
+        &mut self,
+        event: &Event,
+        change: &StateChange,
+        born: Option<Mono>,
+        changes: &mut Vec<Change>,
+    ) -> Conn {
+        let entered = born.map_or(Entered::before(event.at), Entered::at);
+        let mut conn = Conn::new(change.tuple, change.old, entered, event.at);
+        if change.old == TcpState::SynRecv || self.sweep.complete() {
+            // Connects are seen and older sockets were listed, so this one was accepted.
+            conn.role = Some(Role::Passive);
+        }
+        if let (Some(at), true) = (born, self.options.transitions) {
+            let mut view = conn.view(event.cookie, at, &self.world);
+            view.state = TcpState::Listen;
+            view.age = crate::time::Age::Unknown;
+            if self.options.filter.matches(&view) {
+                let (next, cause) = (TcpState::SynRecv, Cause::Handshake);
+                changes.push(Change::Transition { view, next, cause });
+            }
+        }
+        conn
+    }
+
+    /// The connection is in another state than was believed: a transition was not seen. That is
+    /// an anomaly only if it had to be seen.
+    fn resync(
+        &mut self,
+        cookie: u64,
+        conn: &mut Conn,
+        at: Mono,
+        state: TcpState,
+        changes: &mut Vec<Change>,
+    ) {
+        let watched = self.options.watched;
+        if self.options.transitions || watched.contains(conn.state) || watched.contains(state) {
+            self.anomalies += 1;
+            let last = conn.touched;
+            self.leave(cookie, conn, at, state, Cause::EndNotSeen, changes);
+            let entered = Entered {
+                earliest: Some(last),
+                latest: at,
+            };
+            self.enter(cookie, conn, state, entered, changes);
+        } else {
+            conn.state = state;
+            conn.entered = Entered::before(at);
+        }
+    }
+
+    /// X -> CLOSE: the full socket is gone, or dead with its file still open. If a minisocket
+    /// took over, it was armed just before, and the connection lives on in it.
+    fn closes(
+        &mut self,
+        event: &Event,
+        change: &StateChange,
+        mut conn: Conn,
+        cause: Cause,
+        changes: &mut Vec<Change>,
+    ) {
+        let cookie = event.cookie;
+        if conn.mini {
+            conn.touched = event.at;
+            self.conns.insert(cookie, conn);
+            return;
+        }
+        let open = STATE_NO_SOCKET | STATE_LAST_FPUT | STATE_DEAD;
+        conn.fd_open = change.flags & open == 0 && cause != Cause::ResetSent;
+        let to_minisocket = matches!(change.old, TcpState::FinWait2 | TcpState::Closing)
+            && change.err == 0
+            && cause != Cause::NoLinger2;
+        let cause = match (to_minisocket, self.options.mini_events) {
+            (true, true) => Cause::TimeWaitOverflow,
+            (true, false) => {
+                // A minisocket lives on where nothing is seen of it: sweeps will tell.
+                conn.mini = true;
+                conn.touched = event.at;
+                self.conns.insert(cookie, conn);
+                return;
+            }
+            (false, _) => cause,
+        };
+        self.conns.insert(cookie, conn);
+        self.end(cookie, event.at, TcpState::Close, cause, changes);
+    }
+
+    pub(super) fn accepted(
+        &mut self,
+        event: &Event,
+        tuple: Tuple,
+        actor: Actor,
+        fd: u32,
+        state: TcpState,
+        changes: &mut Vec<Change>,
+    ) {
+        let known = self.conns.remove(&event.cookie);
+        let mut conn = known.unwrap_or_else(|| {
+            let entered = Entered::before(event.at);
+            let mut conn = Conn::new(tuple, state, entered, event.at);
+            self.enter(event.cookie, &mut conn, state, entered, changes);
+            conn
+        });
+        if conn.role != Some(Role::Active) {
+            conn.role = Some(Role::Passive);
+        }
+        conn.acquired = Some(Box::new(Acquired {
+            actor,
+            fd: Some(fd),
+        }));
+        conn.tuple = tuple;
+        self.conns.insert(event.cookie, conn);
+    }
+
+    pub(super) fn eof(&mut self, event: &Event, actor: Actor) {
+        if let Some(conn) = self.conns.get_mut(&event.cookie) {
+            conn.eof_read = true;
+            // Who reads has it: the only witness of a connection accepted through io_uring.
+            if conn.acquired.is_none() {
+                conn.acquired = Some(Box::new(Acquired { actor, fd: None }));
+            }
+        }
+    }
+
+    pub(super) fn mini(
+        &mut self,
+        event: &Event,
+        tuple: Tuple,
+        substate: TcpState,
+        op: MiniOp,
+        changes: &mut Vec<Change>,
+    ) {
+        let (cookie, at) = (event.cookie, event.at);
+        if cookie == 0 {
+            self.anomalies += 1;
+            return;
+        }
+        let mut conn = match (self.conns.remove(&cookie), op) {
+            (Some(conn), _) => conn,
+            // The end of one that was never heard of leaves nothing to follow.
+            (None, MiniOp::Expired | MiniOp::Cancelled { .. }) => return,
+            (None, _) => {
+                let entered = Entered::before(at);
+                let mut conn = Conn::new(tuple, substate, entered, at);
+                conn.mini = true;
+                self.enter(cookie, &mut conn, substate, entered, changes);
+                conn
+            }
+        };
+        let revived = self.dying.iter().rposition(|d| d.cookie == cookie);
+        match op {
+            MiniOp::Armed { .. } | MiniOp::Segment => {
+                if let Some(index) = revived {
+                    self.dying.remove(index);
+                }
+                conn.mini = true;
+                if conn.state == substate {
+                    conn.touched = at;
+                    self.conns.insert(cookie, conn);
+                } else {
+                    let cause = match substate {
+                        TcpState::TimeWait if conn.state == TcpState::Closing => Cause::Acked,
+                        TcpState::TimeWait => Cause::PeerFin,
+                        _ => Cause::Acked,
+                    };
+                    self.transition(cookie, conn, at, substate, cause, changes);
+                }
+            }
+            MiniOp::Cancelled { cause, actor } => {
+                if cause == Cause::Destroyed && actor.is_some() {
+                    conn.touched = at;
+                }
+                self.conns.insert(cookie, conn);
+                self.dying.push_back(Dying { cookie, at, cause });
+            }
+            MiniOp::Expired => {
+                if let Some(index) = revived {
+                    self.dying.remove(index);
+                }
+                self.conns.insert(cookie, conn);
+                self.end(cookie, at, TcpState::Close, Cause::Timer, changes);
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What a dump of all sockets does: it lists those that were there before us, gives the facts
+//! that events do not carry, and reconciles after losses.
+
+use std::collections::BTreeSet;
+
+use super::Tracker;
+use super::conn::{Conn, Entered, Listener, World};
+use crate::cause::Cause;
+use crate::change::Change;
+use crate::infer;
+use crate::input::{SocketSnapshot, Sweep};
+use crate::owner::Holder;
+use crate::state::TcpState;
+use crate::time::Mono;
+use crate::tuple::{Role, Tuple};
+
+/// A connection that this many dumps in a row do not show is gone: one alone may miss a socket
+/// that moves between hash chains meanwhile.
+const MISSED: u8 = 2;
+
+/// Where the dumps stand.
+#[derive(Debug, Default)]
+pub(super) struct SweepState {
+    /// Number of the running or last sweep; the first is 1.
+    number: u32,
+    began: Option<Mono>,
+    /// The first was taken whole: every older socket is known.
+    first_done: bool,
+    /// Connections that ended while it ran, whose rows may still come.
+    ended: BTreeSet<u64>,
+}
+
+impl SweepState {
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether every older socket has been listed.
+    pub(super) fn complete(&self) -> bool {
+        self.first_done
+    }
+
+    pub(super) fn removed(&mut self, cookie: u64) {
+        if self.began.is_some() {
+            self.ended.insert(cookie);
+        }
+    }
+}
+
+impl Tracker {
+    pub(super) fn sweep(&mut self, sweep: &Sweep, changes: &mut Vec<Change>) {
+        match sweep {
+            Sweep::Begin { at } => {
+                self.advance(*at);
+                self.sweep.number += 1;
+                self.sweep.began = Some(*at);
+                self.sweep.ended.clear();
+            }
+            Sweep::End { at, netns } => {
+                self.advance(*at);
+                self.end_sweep(netns, changes);
+            }
+        }
+    }
+
+    /// One socket, in a sweep or looked up by itself.
+    pub(super) fn socket(&mut self, socket: &SocketSnapshot, changes: &mut Vec<Change>) {
+        let cookie = socket.cookie;
+        if socket.state == TcpState::Listen {
+            self.world.add_listener(Listener {
+                tuple: socket.tuple,
+                cookie,
+                holders: Vec::new(),
+                opened_by: None,
+                seen_in: self.sweep.number,
+            });
+            return;
+        }
+        let asked = self.sweep.began.unwrap_or(socket.at);
+        let Some(mut conn) = self.conns.remove(&cookie) else {
+            if self.sweep.began.is_some() && !self.sweep.ended.contains(&cookie) {
+                self.found(socket, changes);
+            }
+            return;
+        };
+        conn.seen_in = self.sweep.number;
+        conn.missed = 0;
+        conn.look(socket);
+        let same = conn.state == socket.state && (conn.mini == socket.mini);
+        if !same && conn.touched < asked {
+            if conn.mini != socket.mini && conn.state == socket.state {
+                conn.mini = socket.mini;
+            } else {
+                self.reconcile(cookie, &mut conn, socket, changes);
+            }
+        }
+        self.conns.insert(cookie, conn);
+    }
+
+    /// A socket that no event told of.
+    fn found(&mut self, socket: &SocketSnapshot, changes: &mut Vec<Change>) {
+        let age = infer::age(socket, self.fin_timeout(&socket.tuple));
+        let entered = Entered::aged(age, socket.at);
+        let mut conn = Conn::new(socket.tuple, socket.state, entered, socket.at);
+        conn.mini = socket.mini;
+        conn.seen_in = self.sweep.number;
+        conn.look(socket);
+        if self.sweep.first_done && self.options.watched.contains(socket.state) {
+            self.reconciled += 1;
+        }
+        self.enter(socket.cookie, &mut conn, socket.state, entered, changes);
+        conn.look(socket);
+        self.conns.insert(socket.cookie, conn);
+    }
+
+    /// The dump shows another state than the last event left: transitions were not seen.
+    fn reconcile(
+        &mut self,
+        cookie: u64,
+        conn: &mut Conn,
+        socket: &SocketSnapshot,
+        changes: &mut Vec<Change>,
+    ) {
+        let watched = self.options.watched;
+        let sampled = conn.mini && !self.options.mini_events;
+        if !sampled && (watched.contains(conn.state) || watched.contains(socket.state)) {
+            self.reconciled += 1;
+        }
+        let last = conn.touched;
+        let age = infer::age(socket, self.fin_timeout(&socket.tuple));
+        let mut entered = Entered::aged(age, socket.at);
+        entered.latest = entered.latest.max(last);
+        entered.earliest =
+            Some(entered.earliest.unwrap_or(last).max(last)).filter(|e| *e < entered.latest);
+        let cause = if sampled {
+            Cause::PeerFin
+        } else {
+            Cause::EndNotSeen
+        };
+        self.leave(cookie, conn, entered.latest, socket.state, cause, changes);
+        conn.mini = socket.mini;
+        self.enter(cookie, conn, socket.state, entered, changes);
+        conn.look(socket);
+        conn.found = true;
+    }
+
+    fn end_sweep(&mut self, netns: &[u32], changes: &mut Vec<Change>) {
+        let Some(began) = self.sweep.began.take() else {
+            return;
+        };
+        self.sweep.first_done = true;
+        self.sweep.ended.clear();
+        let number = self.sweep.number;
+        self.world.drop_listeners(netns, number);
+        self.infer_roles();
+        let mut gone = Vec::new();
+        #[expect(
+            clippy::iter_over_hash_type,
+            reason = "sorted before anything comes of it"
+        )]
+        for (cookie, conn) in &mut self.conns {
+            let covered = conn.tuple.netns.is_none_or(|n| netns.contains(&n));
+            if !covered || conn.seen_in == number || conn.touched >= began {
+                continue;
+            }
+            conn.missed += 1;
+            if conn.missed >= MISSED {
+                gone.push(*cookie);
+            }
+        }
+        gone.sort_unstable();
+        for cookie in gone {
+            let Some(conn) = self.conns.get_mut(&cookie) else {
+                continue;
+            };
+            let sampled = conn.mini && !self.options.mini_events;
+            let watched = self.options.watched.contains(conn.state);
+            // What was entered exactly ended at an unknown time: the duration is an estimate.
+            if let Some(earliest) = conn.entered.earliest {
+                conn.entered.earliest = Some(earliest.minus(1));
+            }
+            if watched && !sampled {
+                self.reconciled += 1;
+            }
+            let cause = if sampled {
+                Cause::Timer
+            } else {
+                Cause::EndNotSeen
+            };
+            self.end(cookie, self.now, TcpState::Close, cause, changes);
+        }
+    }
+
+    /// Sockets found by a dump do not say who connected. Where a listener covers their local end
+    /// they came through it; else they connected.
+    fn infer_roles(&mut self) {
+        let world = &self.world;
+        #[expect(clippy::iter_over_hash_type, reason = "each is judged by itself")]
+        for conn in self.conns.values_mut() {
+            let through = |t: &Tuple| world.listener(t).is_some();
+            match conn.role {
+                None if through(&conn.tuple) => conn.role = Some(Role::Passive),
+                None => conn.role = Some(Role::Active),
+                Some(Role::Unaccepted) if !through(&conn.tuple) => conn.role = Some(Role::Active),
+                _ => {}
+            }
+        }
+    }
+
+    fn fin_timeout(&self, tuple: &Tuple) -> Option<u64> {
+        self.world.fin_timeouts.get(&tuple.netns?).copied()
+    }
+}
+
+impl World {
+    pub(super) fn add_listener(&mut self, listener: Listener) {
+        let key = (listener.tuple.netns, listener.tuple.local.port());
+        let list = self.listeners.entry(key).or_default();
+        match list.iter_mut().find(|l| l.cookie == listener.cookie) {
+            Some(known) => known.seen_in = listener.seen_in,
+            None => list.push(listener),
+        }
+    }
+
+    pub(super) fn listener_gone(&mut self, cookie: u64) {
+        for list in self.listeners.values_mut() {
+            list.retain(|l| l.cookie != cookie);
+        }
+        self.listeners.retain(|_, list| !list.is_empty());
+    }
+
+    pub(super) fn listener_holders(&mut self, cookie: u64, holders: &[Holder]) {
+        for listener in self.listeners.values_mut().flatten() {
+            if listener.cookie == cookie {
+                listener.holders = holders.to_vec();
+            }
+        }
+    }
+
+    fn drop_listeners(&mut self, netns: &[u32], number: u32) {
+        for (key, list) in &mut self.listeners {
+            if key.0.is_none_or(|n| netns.contains(&n)) {
+                list.retain(|l| l.seen_in == number);
+            }
+        }
+        self.listeners.retain(|_, list| !list.is_empty());
+    }
+}

@@ -1,0 +1,232 @@
+//! Whatever comes, in whatever order: the tracker survives it and its totals balance.
+
+use proptest::prelude::*;
+use tcptrace_core::cause::Cause;
+use tcptrace_core::change::Change;
+use tcptrace_core::filter::Filter;
+use tcptrace_core::input::*;
+use tcptrace_core::owner::{Actor, Comm, Holder};
+use tcptrace_core::state::{ALL, StateSet, TcpState};
+use tcptrace_core::time::Mono;
+use tcptrace_core::tracker::{Options, Tracker};
+use tcptrace_core::tuple::Tuple;
+
+fn state() -> impl Strategy<Value = TcpState> {
+    (0..ALL.len()).prop_map(|i| ALL[i])
+}
+
+fn tuple() -> impl Strategy<Value = Tuple> {
+    (0u16..4, 0u16..4, prop::option::of(1u32..3)).prop_map(|(local, remote, netns)| {
+        Tuple::new(
+            ([10, 0, 0, 1], local).into(),
+            ([10, 0, 0, 2], remote).into(),
+            netns,
+        )
+    })
+}
+
+fn actor() -> impl Strategy<Value = Actor> {
+    (1u32..4).prop_map(|pid| Actor {
+        pid,
+        tid: pid,
+        start_ns: 0,
+        cgroup: 0,
+        comm: Comm::from_bytes(b"srv"),
+    })
+}
+
+fn mini_op() -> impl Strategy<Value = MiniOp> {
+    prop_oneof![
+        Just(MiniOp::Armed {
+            timeout_ns: 60_000_000_000
+        }),
+        prop::option::of(actor()).prop_map(|actor| MiniOp::Cancelled {
+            cause: Cause::Unknown,
+            actor
+        }),
+        Just(MiniOp::Expired),
+        Just(MiniOp::Segment),
+    ]
+}
+
+fn body() -> impl Strategy<Value = EventBody> {
+    prop_oneof![
+        6 => (state(), state(), tuple(), any::<u16>(), 0u32..120, prop::option::of(actor()))
+            .prop_map(|(old, new, tuple, flags, err, actor)| EventBody::State(StateChange {
+                tuple, old, new, flags, err, recv_q: 1, send_q: 0, actor,
+            })),
+        1 => (tuple(), actor(), state()).prop_map(|(tuple, actor, state)| EventBody::Accept {
+            tuple, actor, fd: 5, state,
+        }),
+        3 => (tuple(), mini_op(), any::<bool>()).prop_map(|(tuple, op, fw2)| EventBody::Mini {
+            tuple,
+            substate: if fw2 { TcpState::FinWait2 } else { TcpState::TimeWait },
+            op,
+        }),
+        1 => actor().prop_map(|actor| EventBody::Eof { actor }),
+    ]
+}
+
+fn snapshot() -> impl Strategy<Value = SocketSnapshot> {
+    (
+        1u64..6,
+        tuple(),
+        state(),
+        any::<bool>(),
+        0u32..3,
+        0u32..100_000,
+    )
+        .prop_map(|(cookie, tuple, state, mini, inode, ms)| SocketSnapshot {
+            at: Mono(0),
+            cookie,
+            tuple,
+            state,
+            mini,
+            inode,
+            uid: 0,
+            recv_q: ms,
+            send_q: 0,
+            timer: if mini {
+                Timer::TimeWait { left_ms: ms }
+            } else {
+                Timer::Off
+            },
+            last_ack_recv_ms: (inode > 0).then_some(ms),
+            last_data_recv_ms: (inode > 1).then_some(ms),
+            last_data_sent_ms: None,
+            cgroup: None,
+            shutdown: None,
+        })
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Event(u64, EventBody),
+    Socket(SocketSnapshot),
+    Begin,
+    End,
+    Tick,
+    Holders(u64, u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (0u64..6, body()).prop_map(|(cookie, body)| Step::Event(cookie, body)),
+        3 => snapshot().prop_map(Step::Socket),
+        1 => Just(Step::Begin),
+        1 => Just(Step::End),
+        2 => Just(Step::Tick),
+        1 => (1u64..6, 0u32..3).prop_map(|(cookie, n)| Step::Holders(cookie, n)),
+    ]
+}
+
+fn inputs(steps: &[(Step, u64)]) -> Vec<Input> {
+    let mut now = Mono(1_000_000_000_000);
+    let mut inputs = Vec::new();
+    for (step, ms) in steps {
+        now = now.plus(ms * 1_000_000);
+        inputs.push(match step.clone() {
+            Step::Event(cookie, body) => Input::Kernel(Event {
+                at: now,
+                cpu: 0,
+                cookie,
+                sk: cookie,
+                body,
+            }),
+            Step::Socket(socket) => Input::Socket(SocketSnapshot { at: now, ..socket }),
+            Step::Begin => Input::Sweep(Sweep::Begin { at: now }),
+            Step::End => Input::Sweep(Sweep::End {
+                at: now,
+                netns: vec![1],
+            }),
+            Step::Tick => Input::Tick(now),
+            Step::Holders(cookie, n) => Input::Define(Definition::Holders {
+                cookie,
+                holders: (1..=n)
+                    .map(|pid| Holder {
+                        pid,
+                        fd: 3,
+                        comm: Comm::from_bytes(b"srv"),
+                    })
+                    .collect(),
+            }),
+        });
+    }
+    inputs
+}
+
+fn tracker(watched: StateSet, min_age_ns: u64) -> Tracker {
+    Tracker::new(Options {
+        watched,
+        filter: Filter {
+            states: watched,
+            min_age_ns,
+            ..Filter::default()
+        },
+        transitions: true,
+        by: Vec::new(),
+        mini_events: true,
+        mode: "full".to_owned(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn totals_balance_whatever_comes(
+        steps in prop::collection::vec((step(), 0u64..5_000), 0..120),
+        min_age in prop_oneof![Just(0u64), Just(1_000_000_000)],
+    ) {
+        let mut tracker = tracker(StateSet::all(), min_age);
+        let mut changes = Vec::new();
+        for input in inputs(&steps) {
+            tracker.apply(&input, &mut changes);
+        }
+        let transitions_left = |state: TcpState| changes.iter().filter(|change| matches!(
+            change, Change::Resolved { view, .. } if view.state == state
+        )).count() as u64;
+        for line in tracker.summary().states {
+            prop_assert!(line.entered <= line.left + line.open, "{line:?}");
+            prop_assert!(line.estimated <= line.left, "{line:?}");
+            prop_assert!(transitions_left(line.state) <= line.left, "{line:?}");
+            prop_assert_eq!(line.oldest_open.is_some(), line.open > 0, "{:?}", line);
+        }
+    }
+
+    #[test]
+    fn a_socket_is_told_stuck_before_it_is_resolved(
+        steps in prop::collection::vec((step(), 0u64..5_000), 0..120),
+    ) {
+        let mut tracker = tracker(StateSet::all(), 1_000_000_000);
+        let mut changes = Vec::new();
+        for input in inputs(&steps) {
+            tracker.apply(&input, &mut changes);
+        }
+        let mut stuck = std::collections::BTreeSet::new();
+        for change in &changes {
+            match change {
+                Change::Stuck(view) => { stuck.insert((view.id, view.state)); }
+                Change::Resolved { view, .. } => {
+                    prop_assert!(stuck.contains(&(view.id, view.state)), "{view:?}");
+                }
+                Change::Transition { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_inputs_give_the_same_changes(
+        steps in prop::collection::vec((step(), 0u64..5_000), 0..80),
+    ) {
+        let run = || {
+            let mut tracker = tracker(StateSet::all(), 1_000_000_000);
+            let mut changes = Vec::new();
+            for input in inputs(&steps) {
+                tracker.apply(&input, &mut changes);
+            }
+            (changes, tracker.summary())
+        };
+        prop_assert_eq!(run(), run());
+    }
+}

@@ -1,0 +1,91 @@
+//! How kernel memory is read: the only place that knows which reads the verifier allows where.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use tcptrace_common::counters;
+use tcptrace_common::layout::ABSENT;
+
+use crate::maps::count;
+
+/// The value of a [`Layout`] field. The map behind it is frozen, so the verifier knows the value
+/// and drops the branches that it rules out.
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: a read of a static; volatile, since user space sets it before load.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::LAYOUT.$field) }
+    };
+}
+pub(crate) use offset;
+
+/// A way to read a field of a kernel object.
+pub(crate) trait Reader: Copy {
+    /// The `T` at `base + offset`; zero where the kernel has no such field or the read failed.
+    fn read<T: Copy + Default>(self, base: *const u8, offset: u32) -> T;
+
+    /// A pointer field.
+    fn pointer(self, base: *const u8, offset: u32) -> *const u8;
+}
+
+/// Plain loads, for pointers whose type the verifier knows (tp_btf and iterator arguments, and
+/// what hangs off them). A bad pointer reads as zero: the kernel handles the fault.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed;
+
+impl Reader for Typed {
+    #[inline(always)]
+    fn read<T: Copy + Default>(self, base: *const u8, offset: u32) -> T {
+        if offset == ABSENT {
+            return T::default();
+        }
+        // SAFETY: the verifier checks type and bounds of this load.
+        unsafe { core::ptr::read_volatile(base.add(offset as usize).cast::<T>()) }
+    }
+
+    #[inline(always)]
+    fn pointer(self, base: *const u8, offset: u32) -> *const u8 {
+        if offset == ABSENT {
+            return core::ptr::null();
+        }
+        // SAFETY: as above; a pointer member keeps its type.
+        unsafe { core::ptr::read_volatile(base.add(offset as usize).cast::<*const u8>()) }
+    }
+}
+
+/// `bpf_probe_read_kernel`, for addresses that came by arithmetic or through an untyped pointer.
+#[derive(Clone, Copy)]
+pub(crate) struct Probed;
+
+impl Reader for Probed {
+    #[inline(always)]
+    fn read<T: Copy + Default>(self, base: *const u8, offset: u32) -> T {
+        let mut value = T::default();
+        if offset == ABSENT {
+            return value;
+        }
+        // SAFETY: the helper writes exactly `size_of::<T>()` bytes to `value`, or fails.
+        let failed = unsafe {
+            bpf_probe_read_kernel(
+                (&raw mut value).cast(),
+                size_of::<T>() as u32,
+                base.wrapping_add(offset as usize).cast(),
+            )
+        };
+        if failed != 0 {
+            count(counters::READ_FAULT);
+            value = T::default();
+        }
+        value
+    }
+
+    #[inline(always)]
+    fn pointer(self, base: *const u8, offset: u32) -> *const u8 {
+        self.read::<u64>(base, offset) as *const u8
+    }
+}
+
+/// The task that runs; read it with [`Probed`].
+#[inline(always)]
+pub(crate) fn current_task() -> *const u8 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_current_task() as *const u8 }
+}
+

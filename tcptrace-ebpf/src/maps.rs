@@ -1,0 +1,76 @@
+//! Maps and read-only globals: everything that the programs share with user space.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use tcptrace_common::config::Config;
+use tcptrace_common::counters;
+use tcptrace_common::layout::Layout;
+use zerocopy::FromZeros;
+
+/// Where the kernel keeps its fields; set before load.
+#[unsafe(no_mangle)]
+pub(crate) static LAYOUT: Layout = Layout::UNRESOLVED;
+
+/// What the agent asks for; set before load.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: Config = Config::ZERO;
+
+/// The events. The size is set by user space.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
+
+/// `tcptrace_common::counters`.
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUNT, 0);
+
+/// Cookies of the sockets that an owner filter selected at their birth.
+#[map]
+pub(crate) static SELECTED: HashMap<u64, u8> = HashMap::with_max_entries(1 << 16, 0);
+
+/// Cookies whose EOF was reported, so that a spinning reader cannot flood the ring. Losing one
+/// costs a second report, never a wrong one: that is why this may be an LRU map.
+#[map]
+pub(crate) static EOF_SEEN: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1 << 14, 0);
+
+/// Set while the main state program runs on this CPU.
+#[map]
+pub(crate) static STATE_ACTIVE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// Do not wake the reader: a wake-up from inside a probe raises an interrupt whose softirq runs
+/// nested state changes while our program is active, and the kernel would skip those.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// Adds one to a counter.
+#[inline(always)]
+pub(crate) fn count(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: a valid pointer into this CPU's copy.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Writes one record, or counts that there was no room.
+#[inline(always)]
+pub(crate) fn emit<T: FromZeros + 'static>(fill: impl FnOnce(&mut T)) {
+    let Some(mut entry) = EVENTS.reserve::<T>(0) else {
+        count(counters::RING_FULL);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: all-zero bytes are a valid `T`, and the entry is as large as `T`.
+    unsafe {
+        core::ptr::write_bytes(record, 0, 1);
+        fill(&mut *record);
+    }
+    entry.submit(BPF_RB_NO_WAKEUP);
+    count(counters::EMITTED);
+}
+
+/// The value of a [`Config`] field; see [`crate::kernel::offset`].
+macro_rules! config {
+    ($($field:tt)+) => {
+        // SAFETY: a read of a static; volatile, since user space sets it before load.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG.$($field)+) }
+    };
+}
+pub(crate) use config;

@@ -1,0 +1,97 @@
+//! Timewait minisockets, which live on in FIN_WAIT_2 or TIME_WAIT when the full socket is gone.
+//!
+//! Without kprobes their life shows in their timer: `timer:timer_start`, `timer:timer_cancel`,
+//! `timer:timer_expire_entry`, whose first argument is `struct timer_list *` on 5.10 to 7.3, kept
+//! by its function `tw_timer_handler`; and in `skb:kfree_skb`, whose fourth argument `rx_sk`
+//! (6.11 and later) is the minisocket that a segment reached. The timer programs run with the
+//! timer base locked and interrupts off, so nothing can nest in them.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_jiffies64};
+use tcptrace_common::event::{
+    KIND_MINI, MINI_ARMED, MINI_CANCELLED, MINI_FRAMES, MINI_SEGMENT, Mini, MiniCancelled, Tuple,
+};
+use tcptrace_common::tcp;
+
+use crate::filter;
+use crate::kernel::{Probed, Reader, Typed, offset};
+use crate::maps::{config, emit};
+use crate::sock;
+
+/// Armed or expired: `op` says which.
+#[inline(always)]
+pub(crate) fn timer(timer: *const u8, op: u8) {
+    let Some(tw) = minisocket(timer) else { return };
+    let Some((cookie, tuple)) = wanted(tw) else { return };
+    let left = match op == MINI_ARMED {
+        // SAFETY: a helper without arguments.
+        true => Typed.read::<u64>(timer, offset!(timer_expires)).wrapping_sub(unsafe { bpf_jiffies64() }),
+        false => 0,
+    };
+    if op != MINI_ARMED {
+        filter::unselect(cookie);
+    }
+    emit::<Mini>(|record| {
+        fill::<Mini>(record, tw, cookie, tuple, op);
+        record.timeout_jiffies = left.min(u64::from(u32::MAX)) as u32;
+    });
+}
+
+/// The timer was stopped: by a re-arm, which follows at once, or by an early death, whose cause
+/// is in the kernel stack.
+#[inline(always)]
+pub(crate) fn cancelled<C: EbpfContext>(ctx: &C, timer: *const u8) {
+    let Some(tw) = minisocket(timer) else { return };
+    let Some((cookie, tuple)) = wanted(tw) else { return };
+    emit::<MiniCancelled>(|record| {
+        fill::<MiniCancelled>(&mut record.mini, tw, cookie, tuple, MINI_CANCELLED);
+        sock::actor(&mut record.actor);
+        // SAFETY: the buffer has the size said.
+        unsafe {
+            bpf_get_stack(
+                ctx.as_ptr(),
+                (&raw mut record.stack).cast(),
+                (MINI_FRAMES * 8) as u32,
+                0,
+            )
+        };
+    });
+}
+
+/// A segment reached a minisocket: `sk` is `kfree_skb`'s `rx_sk`, a minisocket or not.
+#[inline(always)]
+pub(crate) fn segment(sk: *const u8) {
+    if sk.is_null() || Typed.read::<u8>(sk, offset!(skc_state)) != tcp::TIME_WAIT {
+        return;
+    }
+    let Some((cookie, tuple)) = wanted(sk) else { return };
+    emit::<Mini>(|record| fill::<Mini>(record, sk, cookie, tuple, MINI_SEGMENT));
+}
+
+/// The minisocket around a timer, if it is one's.
+#[inline(always)]
+fn minisocket(timer: *const u8) -> Option<*const u8> {
+    let function: u64 = Typed.read(timer, offset!(timer_function));
+    if function != config!(tw_timer_handler) {
+        return None;
+    }
+    Some((timer as u64).wrapping_sub(u64::from(offset!(tw_timer))) as *const u8)
+}
+
+#[inline(always)]
+fn wanted(tw: *const u8) -> Option<(u64, Tuple)> {
+    let cookie: u64 = Probed.read(tw, offset!(skc_cookie));
+    if !filter::selected(cookie) {
+        return None;
+    }
+    let tuple = sock::tuple(Probed, tw, 0);
+    filter::wants_tuple(&tuple).then_some((cookie, tuple))
+}
+
+#[inline(always)]
+fn fill<T>(record: &mut Mini, tw: *const u8, cookie: u64, tuple: Tuple, op: u8) {
+    record.header = sock::header::<T>(KIND_MINI, cookie, tw);
+    record.tuple = tuple;
+    record.op = op;
+    record.substate = Probed.read(tw, offset!(tw_substate));
+}

@@ -1,0 +1,7 @@
+//! The probe bodies, one file per semantic event.
+
+pub(crate) mod accept;
+pub(crate) mod eof;
+pub(crate) mod files;
+pub(crate) mod mini;
+pub(crate) mod state;

@@ -1,0 +1,192 @@
+//! State changes of full sockets.
+//!
+//! `sock:inet_sock_set_state (const struct sock *sk, const int oldstate, const int newstate)`,
+//! 4.16 and later, called before `sk_state` is written (`inet_sk_state_store`,
+//! `inet_sk_set_state`). Process or softirq context. It never fires for minisockets.
+
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use tcptrace_common::counters;
+use tcptrace_common::event::{
+    self, KIND_STATE, STATE_ACTOR, STATE_DEAD, STATE_EXITING, STATE_LAST_FPUT, STATE_NO_LINGER2,
+    STATE_NO_SOCKET, STATE_OWNED, STATE_SHADOW, STATE_SHUT_RCV, STATE_SHUT_SEND, State, StateBy,
+};
+use tcptrace_common::layout::ABSENT;
+use tcptrace_common::tcp;
+
+use crate::filter::{self, Birth};
+use crate::kernel::{Probed, Reader, Typed, current_task, offset};
+use crate::maps::{STATE_ACTIVE, config, count, emit};
+use crate::sock;
+
+/// `enum sock_flags`: SOCK_DEAD, the first.
+const SOCK_DEAD: u64 = 1;
+/// `include/linux/sched.h`.
+const PF_EXITING: u32 = 0x4;
+/// `file.f_ref` while the last reference is being dropped (`FILE_REF_DEAD`, 6.13 and later).
+const FILE_REF_DEAD: u64 = 0xE000_0000_0000_0000;
+
+/// The main program: marks this CPU while it runs, so that its twin knows when it was skipped.
+#[inline(always)]
+pub(crate) fn main(sk: *const u8, old: i32, new: i32) {
+    let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else { return };
+    // SAFETY: a valid pointer into this CPU's copy; volatile, since the twin reads it nested.
+    unsafe { core::ptr::write_volatile(active, 1) };
+    change(sk, old, new, 0);
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(active, 0) };
+}
+
+/// The twin: the kernel does not enter a program that is already active on this CPU, as it is
+/// when an interrupt's softirq changes another socket's state in the middle of it. The twin is
+/// another program, so it runs then, and does the work only then.
+#[inline(always)]
+pub(crate) fn shadow(sk: *const u8, old: i32, new: i32) {
+    let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else { return };
+    // SAFETY: a valid pointer into this CPU's copy.
+    if unsafe { core::ptr::read_volatile(active) } != 0 {
+        count(counters::SHADOW_STATE);
+        change(sk, old, new, STATE_SHADOW);
+    }
+}
+
+#[inline(always)]
+fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
+    let protocol: u16 = Typed.read(sk, offset!(sk_protocol));
+    if protocol != tcp::IPPROTO_TCP {
+        return;
+    }
+    let (old, new) = (old as u8, new as u8);
+    // Up to 6.12 the child wears its listener's cookie and tuple here: never ask for it.
+    let child = old == tcp::LISTEN && new == tcp::SYN_RECV;
+    let cookie = match child {
+        true => 0,
+        // Asked before any filter: what follows on this socket, its minisocket above all, finds
+        // the cookie there.
+        // SAFETY: the verifier knows `sk` as a trusted sock.
+        false => unsafe { bpf_get_socket_cookie(sk as *mut _) },
+    };
+    if birth(cookie, old, new) {
+        return;
+    }
+    let wanted = config!(states) & (1u32 << (old & 31) | 1u32 << (new & 31)) != 0;
+    if !wanted || !(child || filter::selected(cookie) || unaccepted(sk)) {
+        return;
+    }
+    // SAFETY: as above; NULL where it is no TCP sock.
+    let tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as *const u8;
+    if tp.is_null() {
+        return;
+    }
+    if offset!(is_mptcp) != ABSENT && Typed.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
+        count(counters::MPTCP);
+        return;
+    }
+    let sport: u16 = Typed.read(tp, offset!(inet_sport));
+    let tuple = sock::tuple(Typed, sk, u16::from_be(sport));
+    if !filter::wants_tuple(&tuple) {
+        return;
+    }
+    if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {
+        filter::unselect(cookie);
+    }
+    let flags = flags(sk, tp) | twin;
+    let acts = flags & STATE_OWNED != 0 && local_call(old, new);
+    let fill = |state: &mut State| {
+        state.tuple = tuple;
+        state.old = old;
+        state.new = new;
+        state.flags = flags;
+        state.err = Typed.read(sk, offset!(sk_err));
+        let seq = |field: u32| Typed.read::<u32>(tp, field);
+        state.recv_q = seq(offset!(rcv_nxt)).wrapping_sub(seq(offset!(copied_seq)));
+        state.send_q = seq(offset!(write_seq)).wrapping_sub(seq(offset!(snd_una)));
+    };
+    if acts {
+        emit::<StateBy>(|record| {
+            record.state.header = sock::header::<StateBy>(KIND_STATE, cookie, sk);
+            fill(&mut record.state);
+            record.state.flags |= STATE_ACTOR;
+            let task_flags: u32 = Probed.read(current_task(), offset!(task_flags));
+            if task_flags & PF_EXITING != 0 {
+                record.state.flags |= STATE_EXITING;
+            }
+            sock::actor(&mut record.actor);
+        });
+    } else {
+        emit::<State>(|record| {
+            record.header = sock::header::<State>(event::KIND_STATE, cookie, sk);
+            fill(record);
+        });
+    }
+}
+
+/// Nobody has accepted it, so nobody could judge it yet: it belongs to its listener's owner.
+#[inline(always)]
+fn unaccepted(sk: *const u8) -> bool {
+    Typed.pointer(sk, offset!(sk_socket)).is_null()
+        && Typed.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD == 0
+}
+
+/// Judges births by the owner filters; true if nothing else is to be done.
+#[inline(always)]
+fn birth(cookie: u64, old: u8, new: u8) -> bool {
+    match (old, new) {
+        (tcp::CLOSE, tcp::SYN_SENT) => filter::select(cookie, Birth::Connect),
+        (tcp::SYN_RECV, tcp::ESTABLISHED) => filter::select(cookie, Birth::Handshake),
+        _ => {}
+    }
+    cookie == 0 && old != tcp::LISTEN
+}
+
+/// Transitions that only a local call makes. With the lock owned, the running task made them;
+/// packets that wait in the backlog while a task holds the lock make other transitions.
+#[inline(always)]
+fn local_call(old: u8, new: u8) -> bool {
+    match new {
+        tcp::SYN_SENT | tcp::LISTEN => old == tcp::CLOSE,
+        tcp::FIN_WAIT1 => old == tcp::ESTABLISHED || old == tcp::SYN_RECV || old == new,
+        tcp::LAST_ACK => old == tcp::CLOSE_WAIT || old == new,
+        tcp::CLOSE => {
+            old == tcp::ESTABLISHED
+                || old == tcp::CLOSE_WAIT
+                || old == tcp::SYN_SENT
+                || old == tcp::SYN_RECV
+                || old == tcp::LISTEN
+        }
+        _ => old == new,
+    }
+}
+
+#[inline(always)]
+fn flags(sk: *const u8, tp: *const u8) -> u16 {
+    let mut flags = 0;
+    if Typed.read::<u32>(sk, offset!(sk_lock_owned)) != 0 {
+        flags |= STATE_OWNED;
+    }
+    let shutdown: u8 = Typed.read(sk, offset!(sk_shutdown));
+    if shutdown & 1 != 0 {
+        flags |= STATE_SHUT_RCV;
+    }
+    if shutdown & 2 != 0 {
+        flags |= STATE_SHUT_SEND;
+    }
+    if Typed.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD != 0 {
+        flags |= STATE_DEAD;
+    }
+    if (Typed.read::<u32>(tp, offset!(linger2)) as i32) < 0 {
+        flags |= STATE_NO_LINGER2;
+    }
+    let socket = Typed.pointer(sk, offset!(sk_socket));
+    if socket.is_null() {
+        return flags | STATE_NO_SOCKET;
+    }
+    let file = Typed.pointer(socket, offset!(socket_file));
+    let last = match offset!(file_f_ref) != ABSENT {
+        true => Typed.read::<u64>(file, offset!(file_f_ref)) == FILE_REF_DEAD,
+        false => Typed.read::<u64>(file, offset!(file_f_count)) == 0,
+    };
+    if !file.is_null() && last {
+        flags |= STATE_LAST_FPUT;
+    }
+    flags
+}

@@ -1,0 +1,32 @@
+//! The commands: each wires options, sources and printers together.
+
+mod completions;
+mod doctor;
+mod man;
+mod snapshot;
+mod watch;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+use crate::options::{self, Terminal};
+
+/// Runs what was typed.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let terminal = Terminal::of(&cli.global);
+    match cli.command {
+        Command::Watch(typed) => watch::run(&options::Watch::resolve(typed, terminal)?),
+        Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),
+        Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(&typed, terminal)),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { verb } => man::run(verb.as_deref()),
+    }
+}
+
+/// Writes a document to standard output, to its last byte.
+fn print(document: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(document)?;
+    out.flush()
+}

@@ -1,0 +1,69 @@
+//! The EXAMPLES section of every command's help and manual page.
+
+/// Of tcptrace itself.
+pub(crate) const MAIN: &str = "\
+EXAMPLES
+  sudo tcptrace watch                         sockets that linger, their owners, a summary at ^C
+  sudo tcptrace watch -s close_wait --min-age 30s
+                                              connections that the application forgot to close
+  tcptrace snapshot --summary                 how many sockets are in which state
+  tcptrace snapshot -s close_wait --by comm   who has most of them
+  sudo tcptrace doctor                        can it run here, and how well";
+
+/// Of `watch`.
+pub(crate) const WATCH: &str = "\
+EXAMPLES
+  sudo tcptrace watch
+      CLOSE_WAIT, FIN_WAIT_2 and TIME_WAIT of at least 1 s; the summary comes at ^C
+  sudo tcptrace watch -s close_wait --min-age 30s -T
+      sockets that their owner has not closed for 30 s after the peer did, with the time
+  sudo tcptrace watch -p 4711 --transitions
+      every state change of the sockets of one process, like tcpstates
+  sudo tcptrace watch -s time_wait --min-age 0 --raddr 10.0.0.0/8 -D 443 -d 60s
+      for a minute, every TIME_WAIT towards these servers
+  sudo tcptrace watch -s cw --by comm,peer -d 10m --json > close_wait.jsonl
+      JSON lines, with a summary per program and peer at the end
+  sudo tcptrace watch -s close_wait --role unaccepted
+      connections that wait in a listener's queue, closed by their peers";
+
+/// Of `snapshot`.
+pub(crate) const SNAPSHOT: &str = "\
+EXAMPLES
+  tcptrace snapshot --summary
+      one line: how many sockets are in which state
+  sudo tcptrace snapshot -s close_wait
+      every CLOSE_WAIT with its process, descriptor, age and what is unread
+  sudo tcptrace snapshot --by state,comm
+      counts per state and program
+  sudo tcptrace snapshot -s close_wait --min-age 10m --json
+      JSON lines, one per socket that is older than ten minutes
+  sudo tcptrace snapshot --all-netns --by pid,peer
+      all containers: which process has how many connections to whom";
+
+/// Of `doctor`.
+pub(crate) const DOCTOR: &str = "\
+EXAMPLES
+  sudo tcptrace doctor
+      what the kernel offers, what will be attached, what each fallback costs
+  tcptrace doctor
+      the same without root: says which privileges are missing and how to grant them
+  sudo tcptrace doctor --json
+      one JSON object
+  sudo tcptrace doctor > /dev/null || echo 'tcptrace cannot trace here'
+      exit code 0: it can; 3: it cannot";
+
+/// Of `completions`.
+pub(crate) const COMPLETIONS: &str = "\
+EXAMPLES
+  tcptrace completions bash > /usr/share/bash-completion/completions/tcptrace
+  tcptrace completions zsh > /usr/local/share/zsh/site-functions/_tcptrace
+  tcptrace completions fish > ~/.config/fish/completions/tcptrace.fish
+  source <(tcptrace completions bash)";
+
+/// Of `man`.
+pub(crate) const MAN: &str = "\
+EXAMPLES
+  tcptrace man | man -l -
+  tcptrace man watch | man -l -
+  tcptrace man > /usr/local/share/man/man1/tcptrace.1
+  tcptrace man snapshot > /usr/local/share/man/man1/tcptrace-snapshot.1";

@@ -1,0 +1,10 @@
+//! sock_diag: every TCP socket of a network namespace, as the kernel has it now.
+//!
+//! Our own code rather than a crate: the raw prefix of `tcp_info` is wanted, one socket per
+//! namespace, and a parser that can be fuzzed.
+
+mod dump;
+mod parse;
+mod request;
+
+pub(crate) use dump::{Diag, DiagError};

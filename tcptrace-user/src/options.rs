@@ -1,0 +1,290 @@
+//! What was typed, resolved into what the commands need. The only place that asks the environment,
+//! the terminal and /proc on behalf of the command line.
+
+use std::env;
+use std::io::{self, IsTerminal};
+
+use tcptrace_core::filter::{Family, Filter, Ports};
+use tcptrace_core::owner::Comm;
+use tcptrace_core::report::summary::Key;
+use tcptrace_core::report::watch::TimeStyle;
+use tcptrace_core::state::{StateSet, lingering};
+
+use crate::cli;
+use crate::resolve;
+
+/// Least age of `watch`, unless told otherwise.
+const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;
+
+/// Where the output goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    /// Columns of the terminal on standard output; `None`: a pipe or a file, nothing is cut.
+    pub(crate) width: Option<usize>,
+    /// Color standard output.
+    pub(crate) color: bool,
+    /// No notices.
+    pub(crate) quiet: bool,
+    /// How many more notices.
+    pub(crate) verbose: u8,
+}
+
+impl Terminal {
+    /// The terminal that we run on.
+    pub(crate) fn of(global: &cli::Global) -> Terminal {
+        let is_terminal = io::stdout().is_terminal();
+        Terminal {
+            width: is_terminal.then(terminal_width).flatten(),
+            color: match global.color {
+                cli::ColorWhen::Always => true,
+                cli::ColorWhen::Never => false,
+                cli::ColorWhen::Auto => is_terminal && wants_color(),
+            },
+            quiet: global.quiet,
+            verbose: global.verbose,
+        }
+    }
+
+    /// The same, which cuts nothing.
+    fn uncut(self) -> Terminal {
+        Terminal {
+            width: None,
+            ..self
+        }
+    }
+}
+
+/// Options of `watch`.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    /// Where the output goes.
+    pub(crate) terminal: Terminal,
+    /// Which sockets; `states` are those in which a socket is stuck.
+    pub(crate) filter: Filter,
+    /// Id of the one cgroup that was asked for, if it has none below it.
+    pub(crate) cgroup: Option<u64>,
+    /// States whose transitions are printed: from or to one of these; empty: none.
+    pub(crate) transitions: StateSet,
+    /// Stop after so many ns.
+    pub(crate) duration_ns: Option<u64>,
+    /// How lines start.
+    pub(crate) time: Option<TimeStyle>,
+    /// Keys of the summary's groups.
+    pub(crate) by: Vec<Key>,
+    /// JSON lines.
+    pub(crate) json: bool,
+    /// All columns, uncut.
+    pub(crate) wide: bool,
+    /// Bytes of the ring buffer.
+    pub(crate) ring_size: Option<u32>,
+    /// The only hooks to use; empty: all.
+    pub(crate) hooks: Vec<String>,
+}
+
+impl Watch {
+    /// Resolves what was typed.
+    pub(crate) fn resolve(typed: cli::Watch, terminal: Terminal) -> anyhow::Result<Watch> {
+        let asked = states(&typed.filters.state);
+        let (mut filter, cgroup) = filter(typed.filters, WATCH_MIN_AGE_NS)?;
+        if filter.states.is_empty() {
+            filter.states = lingering();
+        }
+        Ok(Watch {
+            terminal: match typed.wide {
+                true => terminal.uncut(),
+                false => terminal,
+            },
+            filter,
+            cgroup,
+            transitions: match (typed.transitions, asked.is_empty()) {
+                (false, _) => StateSet::EMPTY,
+                (true, true) => StateSet::all(),
+                (true, false) => asked,
+            },
+            duration_ns: typed.duration,
+            time: typed.timestamp.map(time_style),
+            by: typed.by,
+            json: typed.json,
+            wide: typed.wide,
+            ring_size: typed.ring_size,
+            hooks: typed.hooks,
+        })
+    }
+}
+
+/// Options of `snapshot`.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// Where the output goes.
+    pub(crate) terminal: Terminal,
+    /// Which sockets; no states: all.
+    pub(crate) filter: Filter,
+    /// Count by these instead of listing.
+    pub(crate) by: Vec<Key>,
+    /// One line of counts.
+    pub(crate) summary: bool,
+    /// JSON lines.
+    pub(crate) json: bool,
+    /// Every network namespace.
+    pub(crate) all_netns: bool,
+}
+
+impl Snapshot {
+    /// Resolves what was typed.
+    pub(crate) fn resolve(typed: cli::Snapshot, terminal: Terminal) -> anyhow::Result<Snapshot> {
+        let (filter, _) = filter(typed.filters, 0)?;
+        Ok(Snapshot {
+            terminal,
+            filter,
+            by: typed.by,
+            summary: typed.summary,
+            json: typed.json,
+            all_netns: typed.all_netns,
+        })
+    }
+}
+
+/// Options of `doctor`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doctor {
+    /// Where the output goes.
+    pub(crate) terminal: Terminal,
+    /// One JSON object.
+    pub(crate) json: bool,
+}
+
+impl Doctor {
+    /// Resolves what was typed.
+    pub(crate) fn resolve(typed: &cli::Doctor, terminal: Terminal) -> Doctor {
+        Doctor {
+            terminal,
+            json: typed.json,
+        }
+    }
+}
+
+/// The filter, and the id of the one cgroup that was asked for, if it has none below it.
+fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<(Filter, Option<u64>)> {
+    for pid in &typed.pid {
+        resolve::pid(*pid)?;
+    }
+    let netns = typed.netns.iter().map(|text| resolve::netns(text));
+    let cgroups = typed.cgroup.iter().map(|text| resolve::cgroup(text));
+    let cgroups = cgroups.collect::<Result<Vec<_>, _>>()?;
+    let cgroup_id = match &cgroups[..] {
+        [only] => only.leaf_id,
+        _ => None,
+    };
+    let filter = Filter {
+        states: states(&typed.state),
+        pids: typed.pid,
+        comms: typed.comm.iter().map(|name| kernel_name(name)).collect(),
+        local_ports: ports(typed.local_port),
+        remote_ports: ports(typed.remote_port),
+        any_ports: ports(typed.port),
+        local_nets: typed.laddr,
+        remote_nets: typed.raddr,
+        family: match (typed.ipv4, typed.ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        },
+        roles: typed.role,
+        cgroups: cgroups.into_iter().map(|c| c.wanted).collect(),
+        netns: netns.collect::<Result<_, _>>()?,
+        min_age_ns: typed.min_age.unwrap_or(min_age_ns),
+    };
+    Ok((filter, cgroup_id))
+}
+
+fn states(lists: &[StateSet]) -> StateSet {
+    lists
+        .iter()
+        .fold(StateSet::EMPTY, |all, list| all.union(*list))
+}
+
+fn ports(lists: Vec<Ports>) -> Ports {
+    lists.into_iter().fold(Ports::default(), Ports::union)
+}
+
+/// The kernel keeps 15 bytes of a name, so a whole name is cut as it would be; a pattern is not.
+fn kernel_name(typed: &str) -> String {
+    match typed.contains(['*', '?']) {
+        true => typed.to_owned(),
+        false => Comm::from_bytes(typed.as_bytes()).to_text(),
+    }
+}
+
+fn time_style(typed: cli::Timestamp) -> TimeStyle {
+    match typed {
+        cli::Timestamp::Local => TimeStyle::Local(jiff::tz::TimeZone::system()),
+        cli::Timestamp::Utc => TimeStyle::Utc,
+        cli::Timestamp::Rel => TimeStyle::SinceStart,
+        cli::Timestamp::Ns => TimeStyle::Monotonic,
+    }
+}
+
+/// `None`: the terminal does not tell, as a serial console.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// https://no-color.org: set and not empty means no; a dumb terminal cannot.
+fn wants_color() -> bool {
+    let says = |name: &str, test: fn(&str) -> bool| env::var(name).is_ok_and(|v| test(&v));
+    !says("NO_COLOR", |v| !v.is_empty()) && !says("TERM", |v| v == "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn watch(args: &[&str]) -> Watch {
+        let cli = cli::Cli::parse_from(["tcptrace", "watch"].iter().chain(args));
+        let terminal = Terminal {
+            width: Some(80),
+            color: false,
+            quiet: false,
+            verbose: 0,
+        };
+        match cli.command {
+            cli::Command::Watch(typed) => Watch::resolve(typed, terminal).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn watch_follows_the_states_in_which_sockets_linger() {
+        let plain = watch(&[]);
+        assert_eq!(plain.filter.states, lingering());
+        assert_eq!(plain.filter.min_age_ns, 1_000_000_000);
+        assert!(plain.transitions.is_empty());
+        assert_eq!(plain.terminal.width, Some(80));
+        assert_eq!(watch(&["--wide"]).terminal.width, None);
+        assert_eq!(watch(&["--min-age", "0"]).filter.min_age_ns, 0);
+    }
+
+    #[test]
+    fn transitions_are_of_all_states_unless_some_are_named() {
+        assert_eq!(watch(&["--transitions"]).transitions, StateSet::all());
+        let some = watch(&["--transitions", "-s", "cw", "-s", "tw"]);
+        assert_eq!(some.transitions, "cw,tw".parse().unwrap());
+        assert_eq!(some.filter.states, some.transitions);
+    }
+
+    #[test]
+    fn lists_may_be_repeated() {
+        let twice = watch(&["-L", "80", "-L", "443", "-6", "--role", "active"]);
+        assert!(twice.filter.local_ports.contains(80) && twice.filter.local_ports.contains(443));
+        assert_eq!(twice.filter.family, Some(Family::V6));
+    }
+
+    #[test]
+    fn a_long_name_is_found_by_what_the_kernel_keeps_of_it() {
+        let named = watch(&["--comm", "systemd-timesyncd", "--comm", "a-very-long-name*"]);
+        assert_eq!(named.filter.comms, ["systemd-timesyn", "a-very-long-name*"]);
+    }
+}

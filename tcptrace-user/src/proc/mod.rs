@@ -1,0 +1,8 @@
+//! What /proc says of processes: which sockets they hold, and who they are.
+
+mod container;
+mod owners;
+mod process;
+
+pub(crate) use owners::{Owners, holders};
+pub(crate) use process::process;

@@ -1,0 +1,152 @@
+//! What is looked up before a connection is shown: the socket as it is now, who holds it, and
+//! who those processes are.
+
+use std::collections::BTreeMap;
+
+use tcptrace_core::input::{Definition, SocketSnapshot};
+use tcptrace_core::owner::{Comm, Holder};
+use tcptrace_core::state::StateSet;
+use tcptrace_core::time::Mono;
+use tcptrace_core::tracker::{Tracker, Wanted};
+
+use crate::clock;
+use crate::kernel::probes::Probes;
+use crate::netns;
+use crate::proc;
+
+/// Up to so many sockets are asked for one by one; beyond, a dump is cheaper.
+const ONE_BY_ONE: usize = 64;
+
+/// How many times its own cost a scan waits before the next: it takes at most 5 % of one CPU.
+const SCAN_COST: u64 = 20;
+
+/// Who has which socket open, everywhere, as of the last scan.
+#[derive(Default)]
+pub struct HolderScan {
+    by_cookie: BTreeMap<u64, Vec<Holder>>,
+    /// Where there is no iterator: by the inode of the socket's file.
+    by_inode: Option<proc::Owners>,
+    not_before: Mono,
+}
+
+impl HolderScan {
+    /// Whether the last scan is long enough ago.
+    pub fn affordable(&self) -> bool {
+        clock::mono() >= self.not_before
+    }
+
+    /// Scans the files of all processes.
+    pub fn run(&mut self, probes: &mut Probes) {
+        let began = clock::mono();
+        self.by_cookie.clear();
+        self.by_inode = None;
+        let listed = probes.lists_holders()
+            && probes
+                .holders(|held| {
+                    self.by_cookie.entry(held.cookie).or_default().push(Holder {
+                        pid: held.tgid,
+                        fd: held.fd,
+                        comm: Comm::from_kernel(held.comm),
+                    });
+                })
+                .is_ok();
+        if listed {
+            for holders in self.by_cookie.values_mut() {
+                holders.sort_unstable();
+                holders.dedup();
+            }
+        } else {
+            self.by_inode = proc::holders().ok();
+        }
+        let ended = clock::mono();
+        self.not_before = ended.plus(ended.since(began) * SCAN_COST);
+    }
+
+    /// Who has it open; `None`: not known.
+    pub fn of(&self, cookie: u64, inode: Option<u32>) -> Option<&[Holder]> {
+        match (&self.by_inode, inode) {
+            (None, _) => Some(self.by_cookie.get(&cookie).map_or(&[], Vec::as_slice)),
+            (Some(owners), Some(inode)) => Some(owners.of(inode)),
+            (Some(_), None) => None,
+        }
+    }
+}
+
+/// The wanted sockets as they are now. One that is gone is not among them.
+pub fn look_up(wanted: &[Wanted]) -> Vec<SocketSnapshot> {
+    let mut by_netns: BTreeMap<u32, Vec<&Wanted>> = BTreeMap::new();
+    for one in wanted.iter().filter(|w| !w.mini) {
+        by_netns
+            .entry(one.tuple.netns.unwrap_or(0))
+            .or_default()
+            .push(one);
+    }
+    let Ok(found) = netns::all() else {
+        return Vec::new();
+    };
+    let mut sockets = Vec::new();
+    for namespace in found.namespaces {
+        let Some(here) = by_netns.get(&namespace.inode) else {
+            continue;
+        };
+        let Ok(mut inside) = namespace.look_inside() else {
+            continue;
+        };
+        if here.len() <= ONE_BY_ONE {
+            for one in here {
+                sockets.extend(inside.diag.get(&one.tuple, one.cookie).ok().flatten());
+            }
+        } else {
+            let mut cookies: Vec<u64> = here.iter().map(|w| w.cookie).collect();
+            cookies.sort_unstable();
+            // What a broken dump leaves out is shown without these facts.
+            let _ = inside.diag.dump(StateSet::all(), &mut |socket| {
+                if cookies.binary_search(&socket.cookie).is_ok() {
+                    sockets.push(socket);
+                }
+            });
+        }
+    }
+    sockets
+}
+
+/// The holders of the wanted sockets and of the listeners of those never accepted, and the
+/// processes that are new among them.
+pub fn definitions(
+    wanted: &[Wanted],
+    sockets: &[SocketSnapshot],
+    scan: &HolderScan,
+    tracker: &Tracker,
+) -> Vec<Definition> {
+    let inodes: BTreeMap<u64, u32> = sockets.iter().map(|s| (s.cookie, s.inode)).collect();
+    let mut pids = std::collections::BTreeSet::new();
+    let mut definitions = Vec::new();
+    let mut define = |cookie: u64, inode: Option<u32>| {
+        let Some(holders) = scan.of(cookie, inode) else {
+            return;
+        };
+        pids.extend(holders.iter().map(|h| h.pid));
+        definitions.push(Definition::Holders {
+            cookie,
+            holders: holders.to_vec(),
+        });
+    };
+    for one in wanted.iter().filter(|w| !w.mini) {
+        define(one.cookie, inodes.get(&one.cookie).copied());
+    }
+    let listeners: std::collections::BTreeSet<u64> = wanted
+        .iter()
+        .filter_map(|w| tracker.listener_of(&w.tuple))
+        .collect();
+    for cookie in listeners {
+        define(cookie, None);
+    }
+    pids.extend(wanted.iter().filter_map(|w| w.pid));
+    let new = pids.into_iter().filter(|pid| !tracker.knows_process(*pid));
+    let processes: Vec<Definition> = new
+        .filter_map(proc::process)
+        .map(Definition::Process)
+        .collect();
+    definitions.extend(processes);
+    definitions
+}

@@ -1,0 +1,367 @@
+//! The live source: ring buffer, sock_diag, /proc and the clock, made into inputs.
+//!
+//! The order of inputs is the order in which they are fed here. Before any row of a dump is fed,
+//! the ring is drained, so that every event that happened before the row was made comes first.
+
+use std::io;
+use std::time::Duration;
+
+use tcptrace_core::decode::Decoder;
+use tcptrace_core::input::{Definition, EventBody, Input, Loss, SocketSnapshot, Sweep};
+use tcptrace_core::state::{StateSet, TcpState};
+use tcptrace_core::time::Mono;
+
+use super::facts::{self, HolderScan};
+use crate::clock;
+use crate::kernel::probes::Probes;
+use crate::netns;
+use crate::pipeline::{Pipeline, Sink};
+use crate::proc;
+
+/// Records taken from the ring before anything else gets its turn.
+const BATCH: usize = 4_096;
+
+/// How long the ring is left alone: the longest and the shortest pause between two drains.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+
+/// How often the loss counters are read, ns.
+const LOSS_EVERY: u64 = 1_000_000_000;
+
+/// The least time between two reconciling dumps, ns, and how many times its own cost a dump
+/// waits: it takes at most 2 % of one CPU.
+const SWEEP_EVERY: u64 = 10_000_000_000;
+const SWEEP_COST: u64 = 50;
+
+/// Where minisockets are not seen by events they are sampled this often, ns.
+const SAMPLE_EVERY: u64 = 1_000_000_000;
+
+/// How many processes are looked up in /proc between two drains, of those that act.
+const NEW_PROCESSES: usize = 16;
+
+/// Everything that is read while `watch` runs.
+pub struct Live {
+    probes: Probes,
+    decoder: Decoder,
+    scan: HolderScan,
+    /// Only sockets of selected owners are followed.
+    owner_filter: Option<Box<dyn Fn(&SocketSnapshot, &HolderScan) -> bool>>,
+    /// Dump sooner: minisockets are sampled.
+    sampling: bool,
+    undecodable: u64,
+    last_loss: Loss,
+    loss_at: Mono,
+    sweep_at: Mono,
+    new_pids: Vec<u32>,
+    pause: Duration,
+    notices: Vec<String>,
+}
+
+impl Live {
+    /// A source over loaded programs. `owner_filter` says of a socket that was there before us
+    /// whether it is one of those that the programs follow; none: all are.
+    pub fn new(
+        probes: Probes,
+        decoder: Decoder,
+        owner_filter: Option<Box<dyn Fn(&SocketSnapshot, &HolderScan) -> bool>>,
+        sampling: bool,
+    ) -> Live {
+        Live {
+            probes,
+            decoder,
+            scan: HolderScan::default(),
+            owner_filter,
+            sampling,
+            undecodable: 0,
+            last_loss: Loss::default(),
+            loss_at: Mono(0),
+            sweep_at: Mono(0),
+            new_pids: Vec::new(),
+            pause: PAUSE_MIN,
+            notices: Vec::new(),
+        }
+    }
+
+    /// How long to sleep before the next [`Live::step`].
+    pub fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// What went wrong without ending the watch, once.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Lists every socket that is already there.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn bootstrap<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        if self.owner_filter.is_some() {
+            self.scan.run(&mut self.probes);
+        }
+        self.sweep(pipeline)?;
+        self.facts(pipeline, true)?;
+        pipeline.feed(&Input::Tick(clock::mono()))
+    }
+
+    /// Takes what has come since the last step.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn step<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        let taken = self.drain(pipeline)?;
+        self.processes(pipeline)?;
+        let now = clock::mono();
+        if now.since(self.loss_at) >= LOSS_EVERY {
+            self.loss_at = now;
+            self.loss(pipeline)?;
+        }
+        if now >= self.sweep_at {
+            self.sweep(pipeline)?;
+            self.probes
+                .unselect(|cookie| pipeline.tracker().knows(cookie));
+        }
+        if self.facts(pipeline, false)? {
+            pipeline.feed(&Input::Tick(now))?;
+        }
+        self.adapt(taken);
+        Ok(())
+    }
+
+    /// Takes what is left, and tells that nothing follows.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        self.drain(pipeline)?;
+        self.processes(pipeline)?;
+        self.loss(pipeline)?;
+        if self.last_loss.ring_full + self.last_loss.recursion_missed > 0 {
+            // Twice: a socket that one dump misses is not gone yet.
+            self.sweep(pipeline)?;
+            self.sweep(pipeline)?;
+        }
+        self.facts(pipeline, true)?;
+        pipeline.feed(&Input::End(clock::mono()))
+    }
+
+    /// Empties the ring; gives the bytes taken.
+    fn drain<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<usize> {
+        let mut taken = 0;
+        let mut written = Ok(());
+        loop {
+            let Live {
+                probes,
+                decoder,
+                undecodable,
+                new_pids,
+                ..
+            } = self;
+            let more = probes.drain(BATCH, |record| {
+                taken += record.len() + 8;
+                match decoder.decode(record) {
+                    Ok(event) => {
+                        if let Some(pid) = acting_process(&event.body) {
+                            note(new_pids, pid);
+                        }
+                        if written.is_ok() {
+                            written = pipeline.feed(&Input::Kernel(event));
+                        }
+                    }
+                    Err(_) => *undecodable += 1,
+                }
+            });
+            // What comes in while we drain can keep us here only so long: the rest of a full
+            // ring, then the others get their turn.
+            if !more || taken > self.probes.ring_bytes() as usize * 2 {
+                return written.map(|()| taken);
+            }
+        }
+    }
+
+    /// Reads /proc of processes that act on sockets, while they live.
+    fn processes<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        let mut left = NEW_PROCESSES;
+        for pid in std::mem::take(&mut self.new_pids) {
+            if left == 0 || pipeline.tracker().knows_process(pid) {
+                continue;
+            }
+            left -= 1;
+            if let Some(process) = proc::process(pid) {
+                pipeline.feed(&Input::Define(Definition::Process(process)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn loss<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        let loss = match self.probes.loss() {
+            Ok(loss) => Loss {
+                undecodable: self.undecodable,
+                ..loss
+            },
+            Err(error) => {
+                self.notices
+                    .push(format!("the loss counters cannot be read: {error}"));
+                return Ok(());
+            }
+        };
+        if loss == self.last_loss {
+            return Ok(());
+        }
+        let lost = |l: Loss| l.ring_full + l.recursion_missed;
+        if lost(loss) > lost(self.last_loss) {
+            self.sweep_at = self.sweep_at.min(clock::mono().plus(LOSS_EVERY));
+        }
+        self.last_loss = loss;
+        pipeline.feed(&Input::Lost(loss))
+    }
+
+    /// Dumps all sockets of all namespaces.
+    fn sweep<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        let began = clock::mono();
+        pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }))?;
+        let mut whole = Vec::new();
+        let found = match netns::all() {
+            Ok(found) => found.namespaces,
+            Err(error) => {
+                self.notices.push(error.to_string());
+                Vec::new()
+            }
+        };
+        for namespace in found {
+            match self.dump(&namespace, pipeline)? {
+                Ok(()) => whole.push(namespace.inode),
+                Err(why) => self.notices.push(why),
+            }
+        }
+        self.drain(pipeline)?;
+        let at = clock::mono();
+        pipeline.feed(&Input::Sweep(Sweep::End { at, netns: whole }))?;
+        let every = if self.sampling {
+            SAMPLE_EVERY
+        } else {
+            SWEEP_EVERY
+        };
+        self.sweep_at = at.plus(every.max(at.since(began) * SWEEP_COST));
+        Ok(())
+    }
+
+    /// Dumps one namespace: the outer error is the output's, the inner one the namespace's.
+    fn dump<S: Sink>(
+        &mut self,
+        namespace: &netns::Netns,
+        pipeline: &mut Pipeline<S>,
+    ) -> io::Result<Result<(), String>> {
+        let mut inside = match namespace.look_inside() {
+            Ok(inside) => inside,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if let Some(ns) = inside.fin_timeout_ns {
+            let netns = namespace.inode;
+            pipeline.feed(&Input::Define(Definition::FinTimeout { netns, ns }))?;
+        }
+        let mut written = Ok(());
+        let mut last = Mono(0);
+        let dumped = inside.diag.dump(wanted_states(), &mut |socket| {
+            if written.is_err() {
+                return;
+            }
+            if socket.at != last {
+                last = socket.at;
+                written = self.drain(pipeline).map(|_| ());
+            }
+            if self.follows(&socket) && written.is_ok() {
+                written = pipeline.feed(&Input::Socket(socket));
+            }
+        });
+        written?;
+        Ok(match dumped {
+            Ok(dumped) if dumped.interrupted => Err(format!(
+                "the dump of network namespace {} was cut short",
+                namespace.inode
+            )),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// Whether the programs follow this socket; one that was there before us is made known to
+    /// them.
+    fn follows(&mut self, socket: &SocketSnapshot) -> bool {
+        let Some(filter) = &self.owner_filter else {
+            return true;
+        };
+        if socket.state == TcpState::Listen {
+            return true;
+        }
+        let followed = filter(socket, &self.scan);
+        if followed && let Err(error) = self.probes.select(socket.cookie) {
+            self.notices
+                .push(format!("a socket cannot be followed: {error}"));
+        }
+        followed
+    }
+
+    /// Looks up what is to be shown with the connections that are due; false if it is too early
+    /// to look again. `whatever` it costs.
+    fn facts<S: Sink>(&mut self, pipeline: &mut Pipeline<S>, whatever: bool) -> io::Result<bool> {
+        let wanted = pipeline.tracker().wanted(clock::mono());
+        if wanted.iter().all(|w| w.mini) {
+            return Ok(true);
+        }
+        if !whatever && !self.scan.affordable() {
+            return Ok(false);
+        }
+        let sockets = facts::look_up(&wanted);
+        for socket in &sockets {
+            pipeline.feed(&Input::Socket(*socket))?;
+        }
+        self.scan.run(&mut self.probes);
+        for definition in facts::definitions(&wanted, &sockets, &self.scan, pipeline.tracker()) {
+            pipeline.feed(&Input::Define(definition))?;
+        }
+        Ok(true)
+    }
+
+    /// Sleeps less the fuller the ring was found.
+    fn adapt(&mut self, taken: usize) {
+        let full = self.probes.ring_bytes() as usize;
+        self.pause = if taken > full / 8 {
+            PAUSE_MIN
+        } else if taken > full / 64 {
+            PAUSE_MAX / 4
+        } else {
+            PAUSE_MAX
+        };
+    }
+}
+
+/// States that a dump asks for: all but those of sockets that are only bound.
+fn wanted_states() -> StateSet {
+    let mut states = StateSet::EMPTY;
+    for state in StateSet::all()
+        .iter()
+        .filter(|s| *s != TcpState::BoundInactive)
+    {
+        states = states.with(state);
+    }
+    states
+}
+
+fn acting_process(body: &EventBody) -> Option<u32> {
+    match body {
+        EventBody::State(change) => change.actor.map(|a| a.pid),
+        EventBody::Accept { actor, .. } | EventBody::Eof { actor } => Some(actor.pid),
+        EventBody::Mini { .. } => None,
+    }
+}
+
+/// Remembers a few distinct processes.
+fn note(pids: &mut Vec<u32>, pid: u32) {
+    const MOST: usize = 256;
+    if pids.last() != Some(&pid) && pids.len() < MOST && !pids.contains(&pid) {
+        pids.push(pid);
+    }
+}

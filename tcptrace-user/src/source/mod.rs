@@ -1,0 +1,4 @@
+//! Where inputs come from.
+
+pub mod facts;
+pub mod live;

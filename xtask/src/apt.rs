@@ -1,0 +1,129 @@
+//! Debian packages: which are needed, for what, and how they get here.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// A package, a file or command that shows it is there, and why it is needed.
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    /// A command to be found, or an absolute path.
+    pub(crate) shown_by: &'static str,
+    pub(crate) reason: &'static str,
+}
+
+/// A compiler with `core` for BPF; bpf-linker comes from crates.io.
+pub(crate) const EBPF_TOOLCHAIN: &[Package] = &[
+    Package {
+        name: "rustc-web",
+        shown_by: "/usr/bin/rustc",
+        reason: "compiles the eBPF programs",
+    },
+    Package {
+        name: "cargo-web",
+        shown_by: "/usr/bin/cargo",
+        reason: "builds with that compiler",
+    },
+    Package {
+        name: "libstd-rust-web-dev-bpf",
+        shown_by: "/usr/lib/rustlib/bpfel-unknown-none",
+        reason: "the core library for the target bpfel-unknown-none",
+    },
+];
+
+/// Clippy of that compiler: another one's cannot read its core library.
+pub(crate) const EBPF_LINTER: &[Package] = &[Package {
+    name: "rust-web-clippy",
+    shown_by: "/usr/bin/cargo-clippy",
+    reason: "lints the eBPF programs",
+}];
+
+/// What the checks and the live tests use on top of the toolchain.
+pub(crate) const TESTS: &[Package] = &[
+    Package {
+        name: "iproute2",
+        shown_by: "ss",
+        reason: "network namespaces, and ss as a second opinion on sockets",
+    },
+    Package {
+        name: "procps",
+        shown_by: "sysctl",
+        reason: "reads and sets sysctls of network namespaces",
+    },
+    Package {
+        name: "bpftool",
+        shown_by: "bpftool",
+        reason: "a second opinion on loaded programs and BTF",
+    },
+    Package {
+        name: "libbpf-tools",
+        shown_by: "tcpstates",
+        reason: "a second opinion on state transitions",
+    },
+    Package {
+        name: "python3",
+        shown_by: "python3",
+        reason: "owners of sockets that are not Rust programs",
+    },
+];
+
+/// The packages that are not shown to be there.
+pub(crate) fn missing(packages: &'static [Package]) -> Vec<&'static Package> {
+    packages
+        .iter()
+        .filter(|package| command(package.shown_by).is_none())
+        .collect()
+}
+
+/// Installs `packages` when root on a Debian; otherwise says what to do.
+pub(crate) fn install(packages: &[&Package]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = packages.iter().map(|package| package.name).collect();
+    let by_hand = format!(
+        "apt-get install --no-install-recommends {}",
+        names.join(" ")
+    );
+    for package in packages {
+        eprintln!("missing: {} ({})", package.name, package.reason);
+    }
+    if command("apt-get").is_none() {
+        bail!("install these by hand; on Debian: {by_hand}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root may install them: sudo {by_hand}");
+    }
+    eprintln!("installing them with apt-get");
+    if let Err(error) = apt_get(&["update"]) {
+        eprintln!("notice: {error:#}; going on with the lists that are there");
+    }
+    let mut args = vec!["install", "--yes", "--no-install-recommends"];
+    args.extend(names);
+    apt_get(&args)
+}
+
+fn apt_get(args: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(["--quiet", "--option", "DPkg::Lock::Timeout=300"])
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot start apt-get")?;
+    ensure!(status.success(), "apt-get {} failed: {status}", args[0]);
+    Ok(())
+}
+
+/// The path of a command, looked for in `PATH` and where administrators' tools lie.
+pub(crate) fn command(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let administrators = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(administrators)
+        .map(|directory| directory.join(name))
+        .find(|file| file.exists())
+}
