@@ -136,29 +136,32 @@ impl Stage {
         }
     }
 
-    /// With the filter, `watch` shows the sockets that `wanted` accepts, those of before its
-    /// start as well as those of after it, and `snapshot` does too.
+    /// With the filter, `snapshot` shows the sockets that `wanted` accepts, and `watch` those of
+    /// before its start as well as those of after it.
     #[track_caller]
     fn shows(&mut self, filter: &[&str], wanted: impl Fn(&Leak) -> bool) {
         self.add();
-        let mut args = vec!["--state", "close_wait", "--min-age", "0"];
+        let mut args = vec!["--state", "close_wait"];
         args.extend(filter);
+        let shown = snapshot(&self.lab.ns, &args);
+        let shown: BTreeSet<String> = shown.iter().map(|e| e.id().to_owned()).collect();
+        assert_eq!(shown, self.ids(&wanted), "snapshot {filter:?}");
+
+        args.extend(["--min-age", "0"]);
         let watch = self.lab.watch(&args);
         self.add();
         let run = watch.stop();
         let stuck = run.events.iter().filter(|e| e.kind() == "stuck");
         let shown: BTreeSet<String> = stuck.map(|e| e.id().to_owned()).collect();
-        let expected = self.sockets.iter().filter(|s| wanted(s));
-        let expected: BTreeSet<String> = expected.map(|s| s.id.clone()).collect();
+        let expected = self.ids(&wanted);
         assert_eq!(shown, expected, "watch {filter:?}");
         let entered = run.count("close_wait", "entered");
         assert_eq!(entered, expected.len() as u64, "{}", run.summary);
+    }
 
-        let mut args = vec!["--state", "close_wait"];
-        args.extend(filter);
-        let shown = snapshot(&self.lab.ns, &args);
-        let shown: BTreeSet<String> = shown.iter().map(|e| e.id().to_owned()).collect();
-        assert_eq!(shown, expected, "snapshot {filter:?}");
+    fn ids(&self, wanted: impl Fn(&Leak) -> bool) -> BTreeSet<String> {
+        let wanted = self.sockets.iter().filter(|s| wanted(s));
+        wanted.map(|s| s.id.clone()).collect()
     }
 
     /// One more of each kind: accepted by bob over IPv4 and IPv6, connected by alice, and one
