@@ -152,19 +152,24 @@ impl Lines {
     ) -> Option<T> {
         let end = Instant::now() + limit;
         let mut next = from;
-        let mut read = self.0.0.lock().expect("lines");
+        let mut stream = self.0.0.lock().expect("lines");
         loop {
-            while next < read.lines.len() {
-                if let Some(found) = f(&read.lines[next]) {
-                    return Some(found);
+            let fresh = stream.lines[next..].to_vec();
+            if fresh.is_empty() {
+                let left = end.checked_duration_since(Instant::now())?;
+                if stream.end {
+                    return None;
                 }
-                next += 1;
+                stream = self.0.1.wait_timeout(stream, left).expect("lines").0;
+                continue;
             }
-            let left = end.checked_duration_since(Instant::now())?;
-            if read.end {
-                return None;
+            // While the lines are looked at, more can come.
+            drop(stream);
+            next += fresh.len();
+            if let Some(found) = fresh.iter().find_map(&mut f) {
+                return Some(found);
             }
-            read = self.0.1.wait_timeout(read, left).expect("lines").0;
+            stream = self.0.0.lock().expect("lines");
         }
     }
 

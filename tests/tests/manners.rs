@@ -135,6 +135,27 @@ fn without_privileges_a_snapshot_shows_what_it_can() {
 }
 
 #[test]
+fn without_privileges_doctor_says_that_watch_cannot_run() {
+    require!(root, tracer, setpriv);
+    let output = run(Nobody::new().command(&["doctor", "--json"]));
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(text(&output.stdout).contains("\"doctor\""), "{output:?}");
+}
+
+#[test]
+fn the_last_line_for_people_says_whether_anything_is_missing() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let _leak = leak(&lab);
+    let netns = lab.ns.inode().to_string();
+    let output = run(command(&["watch", "--netns", &netns, "-d", "2s"]));
+    assert!(output.status.success(), "{output:?}");
+    let said = text(&output.stdout);
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.contains("complete"), "{said}");
+}
+
+#[test]
 fn doctor_answers() {
     require!(root, tracer);
     let output = run(command(&["doctor", "--json"]));
