@@ -16,14 +16,12 @@ pub const FLAG_SELECTED: u32 = 1 << 0;
 pub const FLAG_SELECT_ACTIVE: u32 = 1 << 1;
 /// Select sockets that were accepted from a listener.
 pub const FLAG_SELECT_PASSIVE: u32 = 1 << 2;
-/// `comm` is set.
-pub const FLAG_COMM: u32 = 1 << 3;
 
 /// An address prefix; IPv4 as its v4-mapped IPv6 form, so that one rule serves both.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Prefix {
-    /// Network address, as two big-endian halves.
+    /// Network address: two halves whose bytes are in network order, as they lie in memory.
     pub net: [u64; 2],
     /// Mask of the same form.
     pub mask: [u64; 2],
@@ -69,8 +67,6 @@ pub struct Config {
     pub any_ports: [u16; MAX_FILTER],
     /// Processes to follow.
     pub tgids: [u32; MAX_FILTER],
-    /// With [`FLAG_COMM`]: the whole name, zero-padded.
-    pub comm: [u8; 16],
     /// Local address is in one of these.
     pub local_nets: [Prefix; MAX_FILTER],
     /// Remote address is in one of these.
@@ -98,7 +94,6 @@ impl Config {
         remote_ports: [0; MAX_FILTER],
         any_ports: [0; MAX_FILTER],
         tgids: [0; MAX_FILTER],
-        comm: [0; 16],
         local_nets: [Prefix::ZERO; MAX_FILTER],
         remote_nets: [Prefix::ZERO; MAX_FILTER],
     };
@@ -112,4 +107,4 @@ impl Prefix {
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 64 + 48 + 32 + 16 + 2 * MAX_FILTER * 32);
+const _: () = assert!(size_of::<Config>() == 64 + 48 + 32 + 2 * MAX_FILTER * 32);

@@ -20,8 +20,8 @@ pub struct Decoder {
     pub mini_death: MiniDeath,
 }
 
-/// Kernel return addresses, innermost first, to the cause.
-pub type MiniDeath = Box<dyn Fn(&[u64]) -> Cause>;
+/// Kernel return addresses, innermost first, and the substate at the death, to the cause.
+pub type MiniDeath = Box<dyn Fn(&[u64], TcpState) -> Cause>;
 
 /// Why a record could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +103,7 @@ impl Decoder {
 
     fn mini(&self, bytes: &[u8]) -> Result<EventBody, DecodeError> {
         let record: abi::Mini = prefix(bytes, abi::KIND_MINI)?;
+        let substate = TcpState::try_from(record.substate)?;
         let op = match record.op {
             abi::MINI_ARMED => MiniOp::Armed {
                 timeout_ns: u64::from(record.timeout_jiffies) * 1_000_000_000 / self.hz.max(1),
@@ -114,7 +115,7 @@ impl Decoder {
                     .iter()
                     .position(|ip| *ip == 0)
                     .unwrap_or(full.stack.len());
-                let cause = (self.mini_death)(&full.stack[..depth]);
+                let cause = (self.mini_death)(&full.stack[..depth], substate);
                 let local = matches!(cause, Cause::ReusedByConnect | Cause::Destroyed);
                 MiniOp::Cancelled {
                     cause,
@@ -127,7 +128,7 @@ impl Decoder {
         };
         Ok(EventBody::Mini {
             tuple: tuple(&record.tuple)?,
-            substate: TcpState::try_from(record.substate)?,
+            substate,
             op,
         })
     }
@@ -178,7 +179,7 @@ mod tests {
     fn decoder() -> Decoder {
         Decoder {
             hz: 250,
-            mini_death: Box::new(|_| Cause::Unknown),
+            mini_death: Box::new(|_, _| Cause::Unknown),
         }
     }
 

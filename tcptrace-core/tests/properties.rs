@@ -163,7 +163,7 @@ fn tracker(watched: StateSet, min_age_ns: u64) -> Tracker {
             min_age_ns,
             ..Filter::default()
         },
-        transitions: true,
+        transitions: StateSet::all(),
         by: Vec::new(),
         mini_events: true,
         mode: "full".to_owned(),

@@ -105,7 +105,10 @@ fn options(line: &str) -> Options {
             min_age_ns: parse_duration(get("min-age=").unwrap_or("1s")).expect("age"),
             ..Filter::default()
         },
-        transitions: words.contains(&"transitions"),
+        transitions: match words.contains(&"transitions") {
+            true => StateSet::all(),
+            false => StateSet::EMPTY,
+        },
         by: Vec::new(),
         mini_events: !words.contains(&"sampled"),
         mode: "full".to_owned(),

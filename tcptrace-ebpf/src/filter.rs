@@ -1,11 +1,9 @@
 //! The user's filters, as far as the kernel can judge them: what is dropped here costs next to
 //! nothing. The agent applies the whole filter again, so a filter that cannot tell lets pass.
 
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid};
 use tcptrace_common::config::{
-    FLAG_COMM, FLAG_SELECT_ACTIVE, FLAG_SELECT_PASSIVE, FLAG_SELECTED, MAX_FILTER, Prefix,
+    FLAG_SELECT_ACTIVE, FLAG_SELECT_PASSIVE, FLAG_SELECTED, MAX_FILTER, Prefix,
 };
 use tcptrace_common::counters;
 use tcptrace_common::event::Tuple;
@@ -77,16 +75,16 @@ pub(crate) fn wants_tuple(tuple: &Tuple) -> bool {
     true
 }
 
-/// The address as two big-endian halves, IPv4 in its v4-mapped form.
+/// The address as two halves with their bytes in network order, IPv4 in its v4-mapped form.
 #[inline(always)]
 fn halves(addr: &[u8; 16], family: u16) -> [u64; 2] {
     let half = |at: usize| {
         let mut bytes = [0u8; 8];
         bytes.copy_from_slice(&addr[at..at + 8]);
-        u64::from_be_bytes(bytes)
+        u64::from_ne_bytes(bytes)
     };
     if family == tcp::AF_INET {
-        [0, 0xffff << 32 | half(0) >> 32]
+        [0, 0xffff_0000 | half(0) << 32]
     } else {
         [half(0), half(8)]
     }
@@ -130,8 +128,7 @@ pub(crate) fn select(cookie: u64, birth: Birth) {
 /// Whether the running process is one of those asked for.
 #[inline(always)]
 fn owner_wanted(birth: Birth) -> bool {
-    let filtered =
-        config!(tgids_len) != 0 || config!(cgroup) != 0 || config!(flags) & FLAG_COMM != 0;
+    let filtered = config!(tgids_len) != 0 || config!(cgroup) != 0;
     if birth == Birth::Handshake {
         return !filtered;
     }
@@ -149,20 +146,6 @@ fn owner_wanted(birth: Birth) -> bool {
     // SAFETY: a helper without arguments.
     if config!(cgroup) != 0 && unsafe { bpf_get_current_cgroup_id() } != config!(cgroup) {
         return false;
-    }
-    if config!(flags) & FLAG_COMM != 0 {
-        let mut comm = [0u64; 2];
-        // SAFETY: `comm` has the 16 bytes said.
-        unsafe { bpf_get_current_comm((&raw mut comm).cast(), 16) };
-        let wanted: [u8; 16] = config!(comm);
-        let half = |at: usize| {
-            let mut bytes = [0u8; 8];
-            bytes.copy_from_slice(&wanted[at..at + 8]);
-            u64::from_ne_bytes(bytes)
-        };
-        if comm[0] != half(0) || comm[1] != half(8) {
-            return false;
-        }
     }
     true
 }

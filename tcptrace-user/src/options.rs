@@ -2,7 +2,7 @@
 //! the terminal and /proc on behalf of the command line.
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 
 use tcptrace_core::filter::{Family, Filter, Ports};
 use tcptrace_core::owner::Comm;
@@ -42,6 +42,18 @@ impl Terminal {
             },
             quiet: global.quiet,
             verbose: global.verbose,
+        }
+    }
+
+    /// A notice on standard error, unless none are wanted.
+    pub(crate) fn notice(&self, text: &str) {
+        if !self.quiet {
+            // Where nobody listens, there is nobody to tell.
+            let _ = writeln!(
+                io::stderr(),
+                "tcptrace: {}",
+                tcptrace_core::text::escape(text)
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use tcptrace_core::input::Input;
 use tcptrace_core::tracker::Tracker;
 
 /// Shows changes.
-pub trait Sink {
+pub(crate) trait Sink {
     /// Takes one change.
     ///
     /// # Errors
@@ -16,7 +16,7 @@ pub trait Sink {
 }
 
 /// Inputs go in, changes come out.
-pub struct Pipeline<S> {
+pub(crate) struct Pipeline<S> {
     tracker: Tracker,
     sink: S,
     changes: Vec<Change>,
@@ -24,7 +24,7 @@ pub struct Pipeline<S> {
 
 impl<S: Sink> Pipeline<S> {
     /// A pipeline into `sink`.
-    pub fn new(tracker: Tracker, sink: S) -> Pipeline<S> {
+    pub(crate) fn new(tracker: Tracker, sink: S) -> Pipeline<S> {
         Pipeline {
             tracker,
             sink,
@@ -36,7 +36,7 @@ impl<S: Sink> Pipeline<S> {
     ///
     /// # Errors
     /// If the output cannot be written; the tracker has taken the input all the same.
-    pub fn feed(&mut self, input: &Input) -> io::Result<()> {
+    pub(crate) fn feed(&mut self, input: &Input) -> io::Result<()> {
         self.tracker.apply(input, &mut self.changes);
         let changes = std::mem::take(&mut self.changes);
         let shown = changes
@@ -48,12 +48,12 @@ impl<S: Sink> Pipeline<S> {
     }
 
     /// What has been learned so far.
-    pub fn tracker(&self) -> &Tracker {
+    pub(crate) fn tracker(&self) -> &Tracker {
         &self.tracker
     }
 
     /// Where changes go.
-    pub fn sink(&mut self) -> &mut S {
+    pub(crate) fn sink(&mut self) -> &mut S {
         &mut self.sink
     }
 }

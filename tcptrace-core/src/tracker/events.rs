@@ -24,8 +24,14 @@ impl Tracker {
             (Listen, SynRecv) => {
                 self.births.insert(event.sk, (event.at, change.tuple));
             }
-            (Close, Listen) => self.listens(event, change),
-            (Listen, Close) => self.world.listener_gone(event.cookie),
+            (Close, Listen) => {
+                self.listens(event, change);
+                self.tell_listener(event, change, changes);
+            }
+            (Listen, Close) => {
+                self.world.listener_gone(event.cookie);
+                self.tell_listener(event, change, changes);
+            }
             (Close, SynSent) => self.connects(event, change, changes),
             _ => self.moves(event, change, changes),
         }
@@ -39,6 +45,23 @@ impl Tracker {
             opened_by: change.actor,
             seen_in: self.sweep.number(),
         });
+    }
+
+    /// A listener comes or goes: it is no connection, so this is all that is told of it.
+    fn tell_listener(&self, event: &Event, change: &StateChange, changes: &mut Vec<Change>) {
+        if !self.tells(change.old, change.new) {
+            return;
+        }
+        let entered = Entered::before(event.at);
+        let mut socket = Conn::new(change.tuple, change.old, entered, event.at);
+        socket.acquired = change
+            .actor
+            .map(|actor| Box::new(Acquired { actor, fd: None }));
+        let view = socket.view(event.cookie, event.at, &self.world);
+        if self.options.filter.selects(&view) {
+            let (next, cause) = (change.new, cause::of_change(change));
+            changes.push(Change::Transition { view, next, cause });
+        }
     }
 
     /// A socket connects, for the first time or again.
@@ -127,11 +150,11 @@ impl Tracker {
             // Connects are seen and older sockets were listed, so this one was accepted.
             conn.role = Some(Role::Passive);
         }
-        if let (Some(at), true) = (born, self.options.transitions) {
+        if let Some(at) = born.filter(|_| self.tells(TcpState::Listen, TcpState::SynRecv)) {
             let mut view = conn.view(event.cookie, at, &self.world);
             view.state = TcpState::Listen;
             view.age = crate::time::Age::Unknown;
-            if self.options.filter.matches(&view) {
+            if self.options.filter.selects(&view) {
                 let (next, cause) = (TcpState::SynRecv, Cause::Handshake);
                 changes.push(Change::Transition { view, next, cause });
             }
@@ -150,7 +173,8 @@ impl Tracker {
         changes: &mut Vec<Change>,
     ) {
         let watched = self.options.watched;
-        if self.options.transitions || watched.contains(conn.state) || watched.contains(state) {
+        let followed = self.tells(conn.state, state);
+        if followed || watched.contains(conn.state) || watched.contains(state) {
             self.anomalies += 1;
             let last = conn.touched;
             self.leave(cookie, conn, at, state, Cause::EndNotSeen, changes);

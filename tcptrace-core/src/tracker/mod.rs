@@ -40,8 +40,8 @@ pub struct Options {
     pub watched: StateSet,
     /// Which connections; `min_age_ns` is the age at which one is shown.
     pub filter: Filter,
-    /// Tell of every transition.
-    pub transitions: bool,
+    /// Tell of every transition from or to one of these.
+    pub transitions: StateSet,
     /// How the summary is grouped.
     pub by: Vec<Key>,
     /// Minisockets are seen by events; if not, they are sampled by sweeps.
@@ -294,12 +294,13 @@ impl Tracker {
         changes: &mut Vec<Change>,
     ) {
         let watched = self.options.watched.contains(conn.state);
-        if !watched && !self.options.transitions {
+        let told = self.tells(conn.state, next);
+        if !watched && !told {
             return;
         }
         self.due.remove(&(self.due_at(conn), cookie));
         let mut view = conn.view(cookie, at, &self.world);
-        if !self.options.filter.matches(&view) {
+        if !self.options.filter.selects(&view) {
             return;
         }
         if next == TcpState::Close && conn.fd_open {
@@ -319,7 +320,7 @@ impl Tracker {
                 });
             }
         }
-        if self.options.transitions {
+        if told {
             changes.push(Change::Transition { view, next, cause });
         }
     }
@@ -343,7 +344,7 @@ impl Tracker {
         }
         if self.min_age() == 0 && !conn.found {
             let view = conn.view(cookie, self.now, &self.world);
-            if self.options.filter.matches(&view) {
+            if self.options.filter.selects(&view) {
                 conn.shown = true;
                 changes.push(Change::Stuck(view));
             }
@@ -378,11 +379,17 @@ impl Tracker {
                 continue;
             };
             let view = conn.view(cookie, now, &self.world);
-            if self.options.filter.matches(&view) {
+            if self.options.filter.selects(&view) {
                 conn.shown = true;
                 changes.push(Change::Stuck(view));
             }
         }
+    }
+
+    /// Whether a transition is to be told.
+    fn tells(&self, old: TcpState, new: TcpState) -> bool {
+        let told = self.options.transitions;
+        told.contains(old) || told.contains(new)
     }
 
     /// When the connection, as it is, is to be shown.
@@ -407,7 +414,7 @@ impl Tracker {
                 continue;
             }
             let view = conn.view(cookie, self.now, &self.world);
-            if self.options.filter.matches(&view) {
+            if self.options.filter.selects(&view) {
                 views.push((view, conn.found));
             }
         }

@@ -1,10 +1,420 @@
-//! `tcptrace doctor`.
+//! `tcptrace doctor`: can it run here, how true is the result, and which settings matter.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::options::Doctor;
+use serde_json::json;
+use tcptrace_core::text::escape;
 
-/// Not here yet.
+use crate::error::EXIT_CANNOT_RUN;
+use crate::kernel::capability::{Capability, PRIVILEGES, Privilege, SETCAP_ALL};
+use crate::kernel::facts::Facts;
+use crate::kernel::inspect::Kernel;
+use crate::kernel::layout::Absence;
+use crate::kernel::plan::{
+    CannotRun, Decision, EventPlan, Mechanism, Mode, Plan, PlanOptions, plan,
+};
+use crate::kernel::sysctl::{self, Sysctl};
+use crate::options::Doctor;
+use crate::source::self_check;
+
+/// Looks, judges, prints. The exit code is 0 when `watch` can run and 3 when it cannot.
+///
+/// # Errors
+/// When the output cannot be written.
 pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("doctor is not here yet: {options:?}")
+    let mut kernel = Kernel::inspect();
+    let plan = plan(&kernel.facts, &PlanOptions::default());
+    let self_check = plan
+        .as_ref()
+        .ok()
+        .map(|plan| self_check::run(&mut kernel, plan));
+    let diagnosis = Diagnosis {
+        sysctls: sysctl::read(Path::new("/proc")),
+        btf_types: kernel.btf_types,
+        absences: kernel.absences,
+        facts: kernel.facts,
+        plan,
+        self_check,
+    };
+    let text = match options.json {
+        true => format!("{}\n", diagnosis.json()),
+        false => diagnosis.text(options.terminal.width),
+    };
+    super::print(text.as_bytes())?;
+    Ok(if diagnosis.can_run() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_CANNOT_RUN)
+    })
+}
+
+/// All that is known, before it is put into words.
+struct Diagnosis {
+    facts: Facts,
+    btf_types: usize,
+    absences: Vec<Absence>,
+    plan: Result<Plan, CannotRun>,
+    self_check: Option<Result<String, String>>,
+    sysctls: Vec<Sysctl>,
+}
+
+impl Diagnosis {
+    fn can_run(&self) -> bool {
+        self.plan.is_ok() && !matches!(self.self_check, Some(Err(_)))
+    }
+
+    fn mode(&self) -> Mode {
+        match &self.plan {
+            Ok(plan) if self.can_run() => plan.mode,
+            _ => Mode::Netlink,
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let (plan, refusal) = match &self.plan {
+            Ok(plan) => (json!(plan), None),
+            Err(refusal) => (json!({ "events": refusal.events }), Some(refusal)),
+        };
+        let missing: Vec<_> = missing(&self.facts).collect();
+        json!({
+            "type": "doctor",
+            "mode": self.mode(),
+            "can_run": self.can_run(),
+            "why_not": refusal.map(|r| &r.why),
+            "fix": refusal.map(|r| &r.fix),
+            "facts": self.facts,
+            "absent_fields": self.absences,
+            "plan": plan,
+            "self_check": self.self_check.as_ref().map(|result| match result {
+                Ok(what) => json!({ "ok": true, "what": what }),
+                Err(what) => json!({ "ok": false, "what": what }),
+            }),
+            "sysctls": self.sysctls,
+            "privileges": { "missing": missing, "setcap": SETCAP_ALL },
+        })
+    }
+
+    fn text(&self, width: Option<usize>) -> String {
+        let Facts { release, hz, .. } = &self.facts;
+        let hz = hz.map(|hz| format!(" · HZ {hz}")).unwrap_or_default();
+        let version = env!("CARGO_PKG_VERSION");
+        let mut page = Page {
+            width,
+            text: String::new(),
+        };
+        page.plain(&format!(
+            "tcptrace {version} · kernel {release}{hz} · mode {}",
+            self.mode()
+        ));
+        self.facts_text(&mut page);
+        self.plan_text(&mut page);
+        match &self.self_check {
+            Some(Ok(what)) => page.line(Grade::Ok, what),
+            Some(Err(what)) => page.line(Grade::Miss, what),
+            None => {}
+        }
+        for privilege in missing(&self.facts) {
+            let grade = if privilege.required {
+                Grade::Miss
+            } else {
+                Grade::Warn
+            };
+            page.line(
+                grade,
+                &format!("no {}: {}", privilege.capability.name(), privilege.purpose),
+            );
+        }
+        if missing(&self.facts).next().is_some() {
+            let grant = format!("sudo setcap {SETCAP_ALL} \"$(command -v tcptrace)\" grants all");
+            page.line(Grade::Info, &grant);
+        }
+        for Sysctl { name, value, note } in &self.sysctls {
+            let name = name.rsplit('.').next().unwrap_or(name);
+            page.line(
+                Grade::Sysctl,
+                &match value {
+                    Some(value) => format!("{name} = {value}: {note}"),
+                    None => format!("{name}: {note}"),
+                },
+            );
+        }
+        match &self.plan {
+            Ok(_) if self.can_run() => page.plain("tcptrace watch can run here."),
+            Ok(_) => page.plain(
+                "tcptrace watch cannot run here: what the programs read is not what the kernel \
+                 has. Please report this kernel. `tcptrace snapshot` works without BPF.",
+            ),
+            Err(refusal) => page.plain(&format!(
+                "tcptrace watch cannot run here: {}. {}",
+                refusal.why, refusal.fix
+            )),
+        }
+        page.text
+    }
+
+    fn facts_text(&self, page: &mut Page) {
+        let facts = &self.facts;
+        let types = self.btf_types;
+        match (facts.btf.why_not(), facts.offsets.why_not()) {
+            (None, None) => {
+                page.line(Grade::Ok, &format!("BTF: {types} types, all offsets found"));
+            }
+            (None, Some(why)) | (Some(why), _) => page.line(Grade::Miss, &format!("BTF: {why}")),
+        }
+        let parts = [
+            ("tp_btf", &facts.tp_btf, Grade::Miss),
+            ("ring buffer", &facts.ring_buffer, Grade::Miss),
+            ("socket cookies", &facts.socket_cookie, Grade::Miss),
+            ("raw_tp", &facts.raw_tp, Grade::Warn),
+            ("tracepoint", &facts.tracepoint, Grade::Warn),
+            ("tracefs", &facts.tracefs, Grade::Warn),
+            ("task_file iterator", &facts.iter_task_file, Grade::Warn),
+            (
+                "address of tw_timer_handler",
+                &facts.timer_address,
+                Grade::Warn,
+            ),
+            ("sock_diag", &facts.sock_diag, Grade::Miss),
+        ];
+        let works: Vec<_> = parts.iter().filter(|p| p.1.is_yes()).map(|p| p.0).collect();
+        if !works.is_empty() {
+            page.line(Grade::Ok, &works.join(", "));
+        }
+        // One reason is told once, however much it forbids.
+        let mut refusals: Vec<(&str, Grade, Vec<&str>)> = Vec::new();
+        for (name, fact, grade) in parts {
+            let Some(why) = fact.why_not() else { continue };
+            match refusals.iter_mut().find(|r| r.0 == why) {
+                Some((_, _, names)) => names.push(name),
+                None => refusals.push((why, grade, vec![name])),
+            }
+        }
+        for (why, grade, names) in refusals {
+            page.line(grade, &format!("no {}: {why}", names.join(", ")));
+        }
+        for (name, fact) in [("fentry", &facts.fentry), ("kprobes", &facts.kprobe)] {
+            if let Some(why) = fact.why_not() {
+                page.line(Grade::Info, &format!("no {name}: {why}; not needed"));
+            }
+        }
+        let settings = &facts.settings;
+        if settings.kptr_restrict == Some(2) {
+            page.line(
+                Grade::Warn,
+                "kernel.kptr_restrict = 2 hides addresses even from root: set it to 1",
+            );
+        }
+        if let Some(lockdown) = settings.lockdown.as_deref().filter(|l| *l != "none") {
+            page.line(
+                Grade::Info,
+                &format!("the kernel is locked down ({lockdown})"),
+            );
+        }
+    }
+
+    /// Nothing without a plan: then the last line says why.
+    fn plan_text(&self, page: &mut Page) {
+        let Ok(plan) = &self.plan else { return };
+        for event in &plan.events {
+            plan_line(event, page);
+        }
+        for estimated in &plan.estimated {
+            page.line(Grade::Warn, &format!("~ {estimated}"));
+        }
+    }
+}
+
+/// The choice for one event, and what the refusal of better ones costs.
+fn plan_line(event: &EventPlan, page: &mut Page) {
+    let name = event.event;
+    let Some(chosen) = event.chosen() else {
+        let why = event.candidates.iter().find_map(|c| match &c.decision {
+            Decision::Rejected(why) => Some(why.as_str()),
+            _ => None,
+        });
+        let text = format!("{name}: {}", why.unwrap_or("no mechanism"));
+        page.line(Grade::Miss, &text);
+        return;
+    };
+    let hooks = chosen.hooks.join(", ");
+    page.line(
+        Grade::Plan,
+        &match chosen.mechanism {
+            Mechanism::Derived => format!("{name}: told by {hooks}"),
+            mechanism => format!("{name}: {mechanism} {hooks}"),
+        },
+    );
+    let better = event.candidates.iter().take_while(|c| *c != chosen);
+    for (candidate, why) in better.filter_map(|c| match &c.decision {
+        Decision::Rejected(why) => Some((c, why)),
+        _ => None,
+    }) {
+        let cost = chosen.cost.unwrap_or("nothing is lost");
+        let text = format!("{name}, not by {}: {why}; {cost}", candidate.mechanism);
+        page.line(Grade::Warn, &text);
+    }
+}
+
+/// The privileges that are not held, of those that would change something.
+fn missing(facts: &Facts) -> impl Iterator<Item = Privilege> {
+    let held = |cap| match cap {
+        // Before 5.8 CAP_SYS_ADMIN was all of these, and it still includes them.
+        Capability::CapBpf | Capability::CapPerfmon => facts.may_load() || facts.has(cap),
+        Capability::CapSyslog => facts.has(cap) || facts.timer_address.is_yes(),
+        cap => facts.has(cap),
+    };
+    PRIVILEGES.into_iter().filter(move |p| !held(p.capability))
+}
+
+/// The word in front of a line.
+#[derive(Clone, Copy)]
+enum Grade {
+    Ok,
+    Miss,
+    Warn,
+    Info,
+    Plan,
+    Sysctl,
+}
+
+impl Grade {
+    fn word(self) -> &'static str {
+        match self {
+            Grade::Ok => "OK",
+            Grade::Miss => "MISS",
+            Grade::Warn => "WARN",
+            Grade::Info => "INFO",
+            Grade::Plan => "PLAN",
+            Grade::Sysctl => "SYSCTL",
+        }
+    }
+}
+
+/// Text wrapped at a width, with the grade hanging out.
+struct Page {
+    width: Option<usize>,
+    text: String,
+}
+
+impl Page {
+    fn line(&mut self, grade: Grade, text: &str) {
+        self.wrap(&format!("{:7}", grade.word()), text, 7);
+    }
+
+    fn plain(&mut self, text: &str) {
+        self.wrap("", text, 0);
+    }
+
+    fn wrap(&mut self, head: &str, text: &str, indent: usize) {
+        self.text += head;
+        let mut column = indent;
+        for (i, word) in escape(text).split(' ').enumerate() {
+            let len = word.chars().count();
+            if i > 0 && self.width.is_some_and(|width| column + 1 + len > width) {
+                self.text.push('\n');
+                self.text.extend(std::iter::repeat_n(' ', indent));
+                column = indent;
+            } else if i > 0 {
+                self.text.push(' ');
+                column += 1;
+            }
+            self.text += word;
+            column += len;
+        }
+        self.text.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::facts::Fact;
+
+    fn diagnosis(change: impl FnOnce(&mut Facts)) -> Diagnosis {
+        let facts = include_str!("../kernel/testdata/facts-6.18.json");
+        let mut facts: Facts = serde_json::from_str(facts).unwrap();
+        change(&mut facts);
+        let note = "ends FIN_WAIT_2 of closed sockets only".to_owned();
+        Diagnosis {
+            plan: plan(&facts, &PlanOptions::default()),
+            facts,
+            btf_types: 126_689,
+            absences: vec![],
+            self_check: Some(Ok("self-check: 127.0.0.1 was seen as it is".into())),
+            sysctls: vec![Sysctl {
+                name: "net.ipv4.tcp_fin_timeout",
+                value: Some("60".into()),
+                note,
+            }],
+        }
+    }
+
+    /// A user's process, with nothing granted.
+    fn unprivileged(facts: &mut Facts) {
+        let refused = || Fact::No("not permitted without CAP_BPF and CAP_PERFMON".into());
+        facts.capabilities = vec![];
+        facts.tp_btf = refused();
+        facts.raw_tp = refused();
+        facts.tracepoint = refused();
+        facts.ring_buffer = refused();
+        facts.socket_cookie = refused();
+        facts.iter_task_file = refused();
+        facts.timer_address = Fact::No("kernel addresses are hidden".into());
+    }
+
+    #[test]
+    fn a_good_kernel_takes_a_screen() {
+        insta::assert_snapshot!(diagnosis(|_| ()).text(Some(80)));
+    }
+
+    #[test]
+    fn an_unprivileged_user_reads_what_to_do_even_in_forty_columns() {
+        let diagnosis = diagnosis(unprivileged);
+        assert!(!diagnosis.can_run());
+        insta::assert_snapshot!(diagnosis.text(Some(40)));
+    }
+
+    #[test]
+    fn a_step_down_says_what_it_costs() {
+        let text = diagnosis(|facts| {
+            facts.timer_address = Fact::No("kernel addresses are hidden".into());
+            facts.accept_tracepoints = Fact::No("tracefs is closed to us".into());
+            facts.capabilities.retain(|c| *c != Capability::CapSyslog);
+        });
+        insta::assert_snapshot!(text.text(Some(80)));
+    }
+
+    #[test]
+    fn a_failed_self_check_is_a_refusal() {
+        let mut diagnosis = diagnosis(|_| ());
+        diagnosis.self_check = Some(Err("self-check: port 0 was seen instead of 4242".into()));
+        assert!(!diagnosis.can_run());
+        let text = diagnosis.text(None);
+        assert!(text.contains("MISS   self-check: port 0"), "{text}");
+        assert_eq!(diagnosis.json()["mode"], "netlink");
+    }
+
+    #[test]
+    fn json_is_one_object_with_the_documented_fields() {
+        let json = diagnosis(unprivileged).json();
+        assert_eq!(json["type"], "doctor");
+        assert_eq!(json["mode"], "netlink");
+        assert_eq!(json["can_run"], false);
+        assert_eq!(json["facts"]["tp_btf"]["answer"], "no");
+        assert_eq!(
+            json["plan"]["events"][0]["candidates"][0]["decision"],
+            "rejected"
+        );
+        assert_eq!(json["privileges"]["missing"][0]["capability"], "CAP_BPF");
+        assert_eq!(json["sysctls"][0]["name"], "net.ipv4.tcp_fin_timeout");
+        assert!(!json.to_string().contains('\n'));
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal_but_a_long_word() {
+        let text = diagnosis(unprivileged).text(Some(40));
+        let long = |line: &&str| line.chars().count() > 40 && line.trim().contains(' ');
+        assert_eq!(text.lines().find(long), None);
+    }
 }

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use foldhash::{HashMap, HashMapExt};
-use tcptrace_core::filter::Filter;
 use tcptrace_core::infer::{Listeners, role, view};
 use tcptrace_core::input::{SocketSnapshot, Timer};
 use tcptrace_core::owner::{Holder, Owner, Process};

@@ -1,10 +1,271 @@
-//! `tcptrace watch`.
+//! `tcptrace watch`: sockets that linger, live, and the summary at the end.
 
+use std::collections::BTreeSet;
+use std::io::{self, BufWriter, Stdout, Write};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::options::Watch;
+use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tcptrace_common::config::{Config, FLAG_SELECTED};
+use tcptrace_core::change::Change;
+use tcptrace_core::report::json::Line;
+use tcptrace_core::report::summary::SummaryLine;
+use tcptrace_core::report::summary_text;
+use tcptrace_core::report::watch::{Printer, Style};
+use tcptrace_core::time::WallAnchor;
+use tcptrace_core::tracker::{Options, Tracker};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Not here yet.
+use crate::clock;
+use crate::error::{CannotRun, Usage};
+use crate::kernel::inspect::Kernel;
+use crate::kernel::plan::{Mechanism, Plan, PlanOptions, UnknownMechanism, plan};
+use crate::kernel::probes::Probes;
+use crate::kernel_filter;
+use crate::options::{Terminal, Watch};
+use crate::pipeline::{Pipeline, Sink};
+use crate::source::live::{Live, OwnerFilter};
+use crate::source::start::{self, RING_BYTES, Scope};
+
+/// Runs `tcptrace watch`.
+///
+/// # Errors
+/// [`CannotRun`] if this kernel or these privileges do not allow it; else what failed.
 pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("watch is not here yet: {options:?}")
+    let hooks: Result<BTreeSet<Mechanism>, UnknownMechanism> =
+        options.hooks.iter().map(|word| word.parse()).collect();
+    let hooks = hooks.map_err(|e| {
+        Usage::new(
+            e.to_string(),
+            "`tcptrace doctor` lists what this kernel offers",
+        )
+    })?;
+    let hooks = (!hooks.is_empty()).then_some(hooks);
+    let mut kernel = Kernel::inspect();
+    let plan = plan(&kernel.facts, &PlanOptions { hooks }).map_err(|refusal| CannotRun {
+        what: "cannot trace here".to_owned(),
+        why: refusal.why,
+        fix: refusal.fix,
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(watch(options, &mut kernel, &plan))
+}
+
+async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Result<ExitCode> {
+    // Before anything is attached, so that no signal finds us without a summary.
+    let mut end = End::new(options.duration_ns)?;
+    let anchor = clock::anchor();
+    let scope = scope(options);
+    let probes = start::start(kernel, plan, &scope)?;
+    let mut notes: Vec<String> = plan
+        .estimated
+        .iter()
+        .map(|s| format!("estimated: {s}"))
+        .collect();
+    notes.extend(
+        probes
+            .refusals()
+            .iter()
+            .map(|r| format!("not attached: {r}")),
+    );
+    for note in &notes {
+        options.terminal.notice(note);
+    }
+    let mini_events = probes.sees_minisockets();
+    let sampling = start::watches_minisockets(scope.states) && !mini_events;
+    let tracker = Tracker::new(Options {
+        watched: options.filter.states,
+        filter: options.filter.clone(),
+        transitions: options.transitions,
+        by: options.by.clone(),
+        mini_events,
+        mode: plan.mode.to_string(),
+    });
+    let mut pipeline = Pipeline::new(tracker, Screen::new(options, anchor)?);
+    let mut live = live(
+        options,
+        probes,
+        start::decoder(kernel),
+        sampling,
+        &scope.config,
+    );
+    live.bootstrap(&mut pipeline)?;
+    pipeline.sink().flush()?;
+    options.terminal.notice(&format!(
+        "watching {} (mode {}); {} connections are there already; ^C ends with a summary",
+        options.filter.states,
+        plan.mode,
+        pipeline.tracker().len(),
+    ));
+    let mut told = BTreeSet::new();
+    loop {
+        for notice in live.take_notices() {
+            if told.insert(notice.clone()) {
+                options.terminal.notice(&notice);
+            }
+        }
+        if end.reached_within(live.pause()).await {
+            break;
+        }
+        live.step(&mut pipeline)?;
+        pipeline.sink().flush()?;
+        if reader_is_gone() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    live.finish(&mut pipeline)?;
+    notes.extend(told);
+    let mut summary = pipeline.tracker().summary();
+    summary.completeness.notes = notes;
+    let screen = pipeline.sink();
+    if options.json {
+        screen.json(&SummaryLine::new(&summary, clock::mono(), anchor))?;
+    } else {
+        let Terminal { width, color, .. } = options.terminal;
+        screen
+            .out
+            .write_all(summary_text::to_text(&summary, width, color).as_bytes())?;
+    }
+    screen.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn scope(options: &Watch) -> Scope {
+    let mut config = Config::ZERO;
+    kernel_filter::push(&options.filter, options.cgroup, &mut config);
+    let selects = config.flags & FLAG_SELECTED != 0;
+    Scope {
+        states: options.filter.states.union(options.transitions),
+        config,
+        ring_bytes: options.ring_size.unwrap_or(RING_BYTES),
+        selected_max: if selects { selected_max() } else { 1 },
+    }
+}
+
+/// Room for the selected sockets: those that exist, several times over.
+fn selected_max() -> u32 {
+    const LEAST: u32 = 1 << 16;
+    let text = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let inuse = text
+        .lines()
+        .find_map(|line| line.strip_prefix("TCP: inuse "))
+        .and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    inuse.unwrap_or(0).saturating_mul(4).max(LEAST)
+}
+
+fn live(
+    options: &Watch,
+    probes: Probes,
+    decoder: tcptrace_core::decode::Decoder,
+    sampling: bool,
+    config: &Config,
+) -> Live {
+    let pids = options.filter.pids.clone();
+    let owner_filter: Option<OwnerFilter> = match config.flags & FLAG_SELECTED != 0 {
+        false => None,
+        true => Some(Box::new(move |socket, scan| {
+            let held = || scan.of(socket.cookie, Some(socket.inode)).unwrap_or(&[]);
+            // One that nobody holds may be a listener's: the whole filter judges it later.
+            pids.is_empty() || socket.inode == 0 || held().iter().any(|h| pids.contains(&h.pid))
+        })),
+    };
+    Live::new(probes, decoder, owner_filter, sampling)
+}
+
+/// What ends the watch: ^C, SIGTERM, or time.
+struct End {
+    interrupt: Signal,
+    terminate: Signal,
+    at: Option<tokio::time::Instant>,
+}
+
+impl End {
+    fn new(duration_ns: Option<u64>) -> anyhow::Result<End> {
+        let on = |kind| signal(kind).context("cannot wait for signals");
+        Ok(End {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            at: duration_ns.map(|ns| tokio::time::Instant::now() + Duration::from_nanos(ns)),
+        })
+    }
+
+    /// Waits that long, or until the end.
+    async fn reached_within(&mut self, pause: Duration) -> bool {
+        let wake = tokio::time::Instant::now() + pause;
+        let (until, ends) = match self.at {
+            Some(at) if at <= wake => (at, true),
+            _ => (wake, false),
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => true,
+            () = tokio::time::sleep_until(until) => ends,
+        }
+    }
+}
+
+/// Whether whoever read our output has gone, as `head` does, while we have nothing to write.
+fn reader_is_gone() -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty())];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) && fds[0].revents().contains(PollFlags::ERR)
+}
+
+/// Standard output, for people or for programs.
+struct Screen {
+    out: BufWriter<Stdout>,
+    /// `None`: JSON lines.
+    printer: Option<Printer>,
+    anchor: WallAnchor,
+}
+
+impl Screen {
+    fn new(options: &Watch, anchor: WallAnchor) -> io::Result<Screen> {
+        let printer = (!options.json).then(|| {
+            let style = Style {
+                time: options.time.clone(),
+                width: options.terminal.width,
+                color: options.terminal.color,
+                wide: options.wide,
+                transitions: !options.transitions.is_empty(),
+            };
+            Printer::new(style, anchor)
+        });
+        let mut out = BufWriter::with_capacity(1 << 16, io::stdout());
+        if let Some(printer) = &printer {
+            writeln!(out, "{}", printer.header())?;
+        }
+        Ok(Screen {
+            out,
+            printer,
+            anchor,
+        })
+    }
+
+    fn json(&mut self, line: &impl serde::Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, line).map_err(io::Error::from)?;
+        self.out.write_all(b"\n")
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Sink for Screen {
+    fn change(&mut self, change: &Change) -> io::Result<()> {
+        match &self.printer {
+            Some(printer) => writeln!(self.out, "{}", printer.line(change)),
+            None => self.json(&Line::change(change, self.anchor)),
+        }
+    }
 }

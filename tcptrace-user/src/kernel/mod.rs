@@ -1,1 +1,14 @@
+//! The running kernel: what it is, what it can do, and what that allows us to trace.
+
+mod bpf;
+pub(crate) mod btf;
+pub(crate) mod capability;
+pub(crate) mod facts;
+pub(crate) mod inspect;
+pub(crate) mod kallsyms;
+pub(crate) mod layout;
+mod member;
+pub(crate) mod plan;
 pub(crate) mod probes;
+pub(crate) mod sysctl;
+pub(crate) mod tracefs;

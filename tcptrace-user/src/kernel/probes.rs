@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, Iter, ProgramError, RawTracePoint, TracePoint};
@@ -13,10 +13,12 @@ use tcptrace_common::event::HeldFile;
 use tcptrace_common::layout::Layout;
 use tcptrace_common::{ABI_VERSION, counters};
 use tcptrace_core::input::Loss;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use super::tracefs::Tracefs;
 
 /// What to load, as the plan and the options say.
-pub(crate) struct Selection {
+pub(crate) struct Selection<'a> {
     /// Field offsets.
     pub(crate) layout: Layout,
     /// Filters and switches.
@@ -30,7 +32,7 @@ pub(crate) struct Selection {
     /// Minisockets by their timers.
     pub(crate) mini: bool,
     /// Accept.
-    pub(crate) accept: AcceptBy,
+    pub(crate) accept: AcceptBy<'a>,
     /// EOF.
     pub(crate) eof: bool,
     /// The iterator over open files.
@@ -38,9 +40,9 @@ pub(crate) struct Selection {
 }
 
 /// How accept is seen.
-pub(crate) enum AcceptBy {
-    /// Tracepoints of the system calls, by their tracefs ids.
-    Syscalls(Vec<u64>),
+pub(crate) enum AcceptBy<'a> {
+    /// Tracepoints of the system calls.
+    Syscalls(&'a Tracefs),
     /// The exit of every system call.
     RawSysExit,
     /// Not at all.
@@ -82,8 +84,8 @@ pub(crate) struct Probes {
     counters: PerCpuArray<MapData, u64>,
     selected: HashMap<MapData, u64, u8>,
     files: bool,
-    /// perf events of the accept tracepoints: they live as long as this.
-    _perf: Vec<OwnedFd>,
+    /// perf events of the accept tracepoints: they are attached as long as these are open.
+    accept_events: Vec<OwnedFd>,
     /// Programs whose skipped runs are losses, with their names.
     counted: Vec<&'static str>,
     refusals: Vec<Refusal>,
@@ -103,7 +105,7 @@ impl Probes {
     /// # Errors
     /// If the object, its maps or the state program are refused. Other refusals are kept: see
     /// [`Probes::refusals`].
-    pub(crate) fn load(object: &[u8], selection: Selection) -> Result<Probes, LoadError> {
+    pub(crate) fn load(object: &[u8], selection: &Selection<'_>) -> Result<Probes, LoadError> {
         let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
         let config = Config {
             abi: ABI_VERSION,
@@ -130,15 +132,15 @@ impl Probes {
             counters,
             selected,
             files: false,
-            _perf: Vec::new(),
+            accept_events: Vec::new(),
             counted: Vec::new(),
             refusals: Vec::new(),
         };
-        probes.attach(&selection, &btf)?;
+        probes.attach(selection, &btf)?;
         Ok(probes)
     }
 
-    fn attach(&mut self, selection: &Selection, btf: &Btf) -> Result<(), LoadError> {
+    fn attach(&mut self, selection: &Selection<'_>, btf: &Btf) -> Result<(), LoadError> {
         if selection.state {
             // The twin first: it must be there before the main program can be interrupted.
             let twin = self.tp_btf("state_shadow", "inet_sock_set_state", btf);
@@ -159,8 +161,8 @@ impl Probes {
             self.keep(attached);
         }
         match &selection.accept {
-            AcceptBy::Syscalls(ids) => {
-                let attached = self.accept_syscalls(ids);
+            AcceptBy::Syscalls(tracefs) => {
+                let attached = self.accept_syscalls(tracefs);
                 self.keep(attached);
             }
             AcceptBy::RawSysExit => {
@@ -207,21 +209,22 @@ impl Probes {
         Ok(())
     }
 
-    fn accept_syscalls(&mut self, ids: &[u64]) -> Result<(), Refusal> {
+    fn accept_syscalls(&mut self, tracefs: &Tracefs) -> Result<(), Refusal> {
         const NAME: &str = "accept_exit";
         let program: &mut TracePoint = self.program(NAME)?;
         program.load().map_err(|e| refusal(NAME, &e))?;
-        let fd = program
-            .fd()
-            .map_err(|e| refusal(NAME, &e))?
-            .as_fd()
-            .as_raw_fd();
-        for id in ids {
-            let event = perf_tracepoint(*id, fd).map_err(|e| Refusal {
+        let fd = program.fd().map_err(|e| refusal(NAME, &e))?;
+        let fd = fd.try_clone().map_err(|e| Refusal {
+            program: NAME,
+            why: e.to_string(),
+        })?;
+        for call in ["sys_exit_accept", "sys_exit_accept4"] {
+            let attached = tracefs.attach(fd.as_fd(), "syscalls", call);
+            let event = attached.map_err(|e| Refusal {
                 program: NAME,
-                why: format!("perf_event_open of tracepoint {id}: {e}"),
+                why: format!("it cannot be attached to {call}: {e}"),
             })?;
-            self._perf.push(event);
+            self.accept_events.push(event);
         }
         Ok(())
     }
@@ -248,6 +251,13 @@ impl Probes {
     /// Programs that the kernel refused.
     pub(crate) fn refusals(&self) -> &[Refusal] {
         &self.refusals
+    }
+
+    /// Whether the life of minisockets is seen.
+    pub(crate) fn sees_minisockets(&self) -> bool {
+        MINI.iter()
+            .take(3)
+            .all(|(program, _)| self.counted.contains(program))
     }
 
     /// Gives up to `limit` records to `take`; true if there may be more.
@@ -396,54 +406,4 @@ fn refusal(program: &'static str, error: &ProgramError) -> Refusal {
         other => other.to_string(),
     };
     Refusal { program, why }
-}
-
-/// Runs a loaded program at a tracepoint, for every process and CPU.
-fn perf_tracepoint(id: u64, program: libc::c_int) -> io::Result<OwnedFd> {
-    const PERF_TYPE_TRACEPOINT: u32 = 2;
-    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
-    const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
-    /// `struct perf_event_attr`, `PERF_ATTR_SIZE_VER0`.
-    #[repr(C)]
-    #[derive(IntoBytes, zerocopy::Immutable)]
-    struct Attr {
-        kind: u32,
-        size: u32,
-        config: u64,
-        rest: [u64; 6],
-    }
-    let attr = Attr {
-        kind: PERF_TYPE_TRACEPOINT,
-        size: 64,
-        config: id,
-        rest: [0; 6],
-    };
-    // A tracepoint's programs run on every CPU, whichever one the event names.
-    // SAFETY: `attr` is as large as it says.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            &raw const attr,
-            -1,
-            0,
-            -1,
-            PERF_FLAG_FD_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just gave us this descriptor.
-    let event = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
-    let control = |event: BorrowedFd<'_>, request: libc::c_ulong, value: libc::c_int| {
-        // SAFETY: these requests take an integer.
-        match unsafe { libc::ioctl(event.as_raw_fd(), request, value) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    control(event.as_fd(), PERF_EVENT_IOC_SET_BPF, program)?;
-    control(event.as_fd(), PERF_EVENT_IOC_ENABLE, 0)?;
-    Ok(event)
 }

@@ -22,7 +22,7 @@ const SCAN_COST: u64 = 20;
 
 /// Who has which socket open, everywhere, as of the last scan.
 #[derive(Default)]
-pub struct HolderScan {
+pub(crate) struct HolderScan {
     by_cookie: BTreeMap<u64, Vec<Holder>>,
     /// Where there is no iterator: by the inode of the socket's file.
     by_inode: Option<proc::Owners>,
@@ -31,12 +31,12 @@ pub struct HolderScan {
 
 impl HolderScan {
     /// Whether the last scan is long enough ago.
-    pub fn affordable(&self) -> bool {
+    pub(crate) fn affordable(&self) -> bool {
         clock::mono() >= self.not_before
     }
 
     /// Scans the files of all processes.
-    pub fn run(&mut self, probes: &mut Probes) {
+    pub(crate) fn run(&mut self, probes: &mut Probes) {
         let began = clock::mono();
         self.by_cookie.clear();
         self.by_inode = None;
@@ -63,7 +63,7 @@ impl HolderScan {
     }
 
     /// Who has it open; `None`: not known.
-    pub fn of(&self, cookie: u64, inode: Option<u32>) -> Option<&[Holder]> {
+    pub(crate) fn of(&self, cookie: u64, inode: Option<u32>) -> Option<&[Holder]> {
         match (&self.by_inode, inode) {
             (None, _) => Some(self.by_cookie.get(&cookie).map_or(&[], Vec::as_slice)),
             (Some(owners), Some(inode)) => Some(owners.of(inode)),
@@ -73,7 +73,7 @@ impl HolderScan {
 }
 
 /// The wanted sockets as they are now. One that is gone is not among them.
-pub fn look_up(wanted: &[Wanted]) -> Vec<SocketSnapshot> {
+pub(crate) fn look_up(wanted: &[Wanted]) -> Vec<SocketSnapshot> {
     let mut by_netns: BTreeMap<u32, Vec<&Wanted>> = BTreeMap::new();
     for one in wanted.iter().filter(|w| !w.mini) {
         by_netns
@@ -112,7 +112,7 @@ pub fn look_up(wanted: &[Wanted]) -> Vec<SocketSnapshot> {
 
 /// The holders of the wanted sockets and of the listeners of those never accepted, and the
 /// processes that are new among them.
-pub fn definitions(
+pub(crate) fn definitions(
     wanted: &[Wanted],
     sockets: &[SocketSnapshot],
     scan: &HolderScan,

@@ -39,13 +39,16 @@ const SAMPLE_EVERY: u64 = 1_000_000_000;
 /// How many processes are looked up in /proc between two drains, of those that act.
 const NEW_PROCESSES: usize = 16;
 
+/// Says of a socket that was there before us whether it is one of those that the programs follow.
+pub(crate) type OwnerFilter = Box<dyn Fn(&SocketSnapshot, &HolderScan) -> bool>;
+
 /// Everything that is read while `watch` runs.
-pub struct Live {
+pub(crate) struct Live {
     probes: Probes,
     decoder: Decoder,
     scan: HolderScan,
     /// Only sockets of selected owners are followed.
-    owner_filter: Option<Box<dyn Fn(&SocketSnapshot, &HolderScan) -> bool>>,
+    owner_filter: Option<OwnerFilter>,
     /// Dump sooner: minisockets are sampled.
     sampling: bool,
     undecodable: u64,
@@ -58,12 +61,12 @@ pub struct Live {
 }
 
 impl Live {
-    /// A source over loaded programs. `owner_filter` says of a socket that was there before us
-    /// whether it is one of those that the programs follow; none: all are.
-    pub fn new(
+    /// A source over loaded programs. Without `owner_filter` they follow every socket. `sampling`:
+    /// minisockets are not seen by events.
+    pub(crate) fn new(
         probes: Probes,
         decoder: Decoder,
-        owner_filter: Option<Box<dyn Fn(&SocketSnapshot, &HolderScan) -> bool>>,
+        owner_filter: Option<OwnerFilter>,
         sampling: bool,
     ) -> Live {
         Live {
@@ -83,12 +86,12 @@ impl Live {
     }
 
     /// How long to sleep before the next [`Live::step`].
-    pub fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         self.pause
     }
 
     /// What went wrong without ending the watch, once.
-    pub fn take_notices(&mut self) -> Vec<String> {
+    pub(crate) fn take_notices(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)
     }
 
@@ -96,10 +99,7 @@ impl Live {
     ///
     /// # Errors
     /// If the output cannot be written.
-    pub fn bootstrap<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
-        if self.owner_filter.is_some() {
-            self.scan.run(&mut self.probes);
-        }
+    pub(crate) fn bootstrap<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
         self.sweep(pipeline)?;
         self.facts(pipeline, true)?;
         pipeline.feed(&Input::Tick(clock::mono()))
@@ -109,7 +109,7 @@ impl Live {
     ///
     /// # Errors
     /// If the output cannot be written.
-    pub fn step<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+    pub(crate) fn step<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
         let taken = self.drain(pipeline)?;
         self.processes(pipeline)?;
         let now = clock::mono();
@@ -133,7 +133,7 @@ impl Live {
     ///
     /// # Errors
     /// If the output cannot be written.
-    pub fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+    pub(crate) fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
         self.drain(pipeline)?;
         self.processes(pipeline)?;
         self.loss(pipeline)?;
@@ -221,6 +221,9 @@ impl Live {
     /// Dumps all sockets of all namespaces.
     fn sweep<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
         let began = clock::mono();
+        if self.owner_filter.is_some() {
+            self.scan.run(&mut self.probes);
+        }
         pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }))?;
         let mut whole = Vec::new();
         let found = match netns::all() {
@@ -278,7 +281,7 @@ impl Live {
         });
         written?;
         Ok(match dumped {
-            Ok(dumped) if dumped.interrupted => Err(format!(
+            Ok(dumped) if dumped.interrupted || dumped.undecodable > 0 => Err(format!(
                 "the dump of network namespace {} was cut short",
                 namespace.inode
             )),
@@ -305,13 +308,13 @@ impl Live {
     }
 
     /// Looks up what is to be shown with the connections that are due; false if it is too early
-    /// to look again. `whatever` it costs.
-    fn facts<S: Sink>(&mut self, pipeline: &mut Pipeline<S>, whatever: bool) -> io::Result<bool> {
+    /// to look again. `at_once` it costs.
+    fn facts<S: Sink>(&mut self, pipeline: &mut Pipeline<S>, at_once: bool) -> io::Result<bool> {
         let wanted = pipeline.tracker().wanted(clock::mono());
         if wanted.iter().all(|w| w.mini) {
             return Ok(true);
         }
-        if !whatever && !self.scan.affordable() {
+        if !at_once && !self.scan.affordable() {
             return Ok(false);
         }
         let sockets = facts::look_up(&wanted);

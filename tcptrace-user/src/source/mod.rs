@@ -1,4 +1,6 @@
 //! Where inputs come from.
 
-pub mod facts;
-pub mod live;
+pub(crate) mod facts;
+pub(crate) mod live;
+pub(crate) mod self_check;
+pub(crate) mod start;

@@ -33,7 +33,7 @@ pub(crate) enum Lock {
 
 /// A compiler for [`TARGET`] and the linker that goes with it.
 pub(crate) struct Toolchain {
-    /// The compiler's version, and its LLVM's.
+    /// The compiler's version, its LLVM's, and where `core` comes from.
     pub(super) compiler: String,
     /// The linker's version, and the LLVM library it uses.
     pub(super) linker: String,
@@ -54,7 +54,7 @@ impl Toolchain {
         link_alone(&library, &llvm_directory)?;
         let linker_path = build_linker(workspace)?;
         Ok(Self {
-            compiler: format!("{}, LLVM {}", compiler.version, compiler.llvm_version),
+            compiler: compiler.identity(),
             linker: format!("bpf-linker {LINKER_VERSION}, {}", identity(&library)?),
             cargo: compiler.cargo,
             rustc: compiler.rustc,
@@ -202,7 +202,9 @@ impl Compiler {
             "no compiler for eBPF: needs Debian's packages, or `rustup component add rust-src`",
         )?;
         Self::find().with_context(|| {
-            format!("the packages are installed, but their compiler has no LLVM {LLVM_MAJOR}")
+            format!(
+                "the packages are installed, but give no LLVM {LLVM_MAJOR} or no core for {TARGET}"
+            )
         })
     }
 
@@ -220,6 +222,17 @@ impl Compiler {
             version: verbose.lines().next()?.to_owned(),
             llvm_version: llvm.to_owned(),
         })
+    }
+
+    /// What decides the code it generates; a `core` compiled along is optimised differently.
+    fn identity(&self) -> String {
+        let core = self.core_sources.as_ref().map(|_| ", core from source");
+        format!(
+            "{}, LLVM {}{}",
+            self.version,
+            self.llvm_version,
+            core.unwrap_or_default()
+        )
     }
 
     /// The shared library of the compiler's LLVM.

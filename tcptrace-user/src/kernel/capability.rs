@@ -1,0 +1,143 @@
+//! The privileges of this process, and what each is for.
+
+use serde::{Deserialize, Serialize};
+
+/// A capability that matters here; the numbers are those of `include/uapi/linux/capability.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[repr(u8)]
+pub(crate) enum Capability {
+    /// Reading what others keep closed.
+    CapDacReadSearch = 2,
+    /// SOCK_DESTROY, and some attributes of sock_diag.
+    CapNetAdmin = 12,
+    /// Other processes' descriptors and namespaces.
+    CapSysPtrace = 19,
+    /// Mounts, other namespaces; and BPF before 5.8.
+    CapSysAdmin = 21,
+    /// Kernel addresses.
+    CapSyslog = 34,
+    /// perf events and tracing programs.
+    CapPerfmon = 38,
+    /// Loading programs and maps.
+    CapBpf = 39,
+}
+
+use Capability::*;
+
+const ALL: [Capability; 7] = [
+    CapDacReadSearch,
+    CapNetAdmin,
+    CapSysPtrace,
+    CapSysAdmin,
+    CapSyslog,
+    CapPerfmon,
+    CapBpf,
+];
+
+impl Capability {
+    /// `CAP_BPF`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            CapDacReadSearch => "CAP_DAC_READ_SEARCH",
+            CapNetAdmin => "CAP_NET_ADMIN",
+            CapSysPtrace => "CAP_SYS_PTRACE",
+            CapSysAdmin => "CAP_SYS_ADMIN",
+            CapSyslog => "CAP_SYSLOG",
+            CapPerfmon => "CAP_PERFMON",
+            CapBpf => "CAP_BPF",
+        }
+    }
+}
+
+/// The effective set out of `/proc/self/status`, of those that matter here; empty if the line is
+/// missing.
+pub(super) fn effective(status: &str) -> Vec<Capability> {
+    let set = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or_default();
+    ALL.into_iter()
+        .filter(|cap| set >> *cap as u8 & 1 == 1)
+        .collect()
+}
+
+/// What one capability is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Privilege {
+    /// The capability.
+    pub(crate) capability: Capability,
+    /// Nothing is traced without it.
+    pub(crate) required: bool,
+    /// What it gives.
+    #[serde(rename = "for")]
+    pub(crate) purpose: &'static str,
+}
+
+/// What tracing takes. Each was found by running with it and without it.
+pub(crate) const PRIVILEGES: [Privilege; 6] = [
+    Privilege {
+        capability: CapBpf,
+        required: true,
+        purpose: "loads programs and maps",
+    },
+    Privilege {
+        capability: CapPerfmon,
+        required: true,
+        purpose: "lets programs trace and read kernel memory",
+    },
+    Privilege {
+        capability: CapSyslog,
+        required: false,
+        purpose: "shows the address of the minisockets' timer: without it, FIN_WAIT_2 and \
+                  TIME_WAIT of closed sockets are sampled",
+    },
+    Privilege {
+        capability: CapDacReadSearch,
+        required: false,
+        purpose: "opens tracefs: without it, accept() is looked for in every system call; and, \
+                  with CAP_SYS_PTRACE, the descriptors of other users' processes",
+    },
+    Privilege {
+        capability: CapSysPtrace,
+        required: false,
+        purpose: "shows descriptors and namespaces of other users' processes",
+    },
+    Privilege {
+        capability: CapSysAdmin,
+        required: false,
+        purpose: "enters other network namespaces, and opens tracefs where it is not mounted",
+    },
+];
+
+/// For setcap(8): all that exact durations take, nothing else.
+pub(crate) const SETCAP_TRACE: &str = "cap_bpf,cap_perfmon,cap_syslog+ep";
+/// The same with what widens the view: [`PRIVILEGES`].
+pub(crate) const SETCAP_ALL: &str = "cap_bpf,cap_perfmon,cap_syslog,cap_dac_read_search,\
+                                     cap_sys_ptrace,cap_sys_admin+ep";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_effective_set_is_read() {
+        let root = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t000001fffeffffff\n";
+        assert_eq!(effective(root), ALL);
+        assert_eq!(
+            effective("CapEff:\t000000c000000000\n"),
+            [CapPerfmon, CapBpf]
+        );
+        assert_eq!(effective("CapEff:\tzz\n"), []);
+        assert_eq!(effective(""), []);
+    }
+
+    #[test]
+    fn names_are_the_same_in_text_and_json() {
+        for capability in ALL {
+            let json = serde_json::to_string(&capability).unwrap();
+            assert_eq!(json, format!("\"{}\"", capability.name()));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What this kernel can do for us, asked of the kernel itself.
+//!
+//! A version number answers nothing: distributions backport, and administrators forbid. So each
+//! fact is an attempt (a program is loaded, a file is read) with one of three answers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::capability::Capability;
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "why", rename_all = "snake_case")]
+pub(crate) enum Fact {
+    /// It was tried, and works.
+    Yes,
+    /// It was tried, and does not, for this reason.
+    No(String),
+    /// It could not be tried, for this reason.
+    Unknown(String),
+}
+
+impl Fact {
+    /// Whether the answer is yes.
+    pub(crate) fn is_yes(&self) -> bool {
+        matches!(self, Fact::Yes)
+    }
+
+    /// Why the answer is not yes.
+    pub(crate) fn why_not(&self) -> Option<&str> {
+        match self {
+            Fact::Yes => None,
+            Fact::No(why) | Fact::Unknown(why) => Some(why),
+        }
+    }
+}
+
+impl<E: fmt::Display> From<Result<(), E>> for Fact {
+    fn from(result: Result<(), E>) -> Fact {
+        match result {
+            Ok(()) => Fact::Yes,
+            Err(e) => Fact::No(e.to_string()),
+        }
+    }
+}
+
+/// Everything that the plan depends on, and what explains it. Holds no kernel address, so that
+/// it can be shown and stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    /// `uname -r`; for people only.
+    pub(crate) release: String,
+    /// Timer interrupts per second (`CONFIG_HZ`); timers run out on a multiple of 1/HZ s.
+    pub(crate) hz: Option<u64>,
+    /// The capabilities that this process has in effect, of those that matter.
+    pub(crate) capabilities: Vec<Capability>,
+    /// Settings that restrict tracing.
+    pub(crate) settings: Settings,
+    /// Where cgroup v2 is mounted.
+    pub(crate) cgroup2: Option<String>,
+    /// The kernel's type information can be read.
+    pub(crate) btf: Fact,
+    /// Every field that the programs read was found in it.
+    pub(crate) offsets: Fact,
+    /// By name: it exists, and passes what we need. Of [`TRACEPOINTS`].
+    pub(crate) tracepoints: BTreeMap<String, Fact>,
+    /// Programs on BTF-typed tracepoints can be loaded.
+    pub(crate) tp_btf: Fact,
+    /// Programs on raw tracepoints can be loaded.
+    pub(crate) raw_tp: Fact,
+    /// Programs on perf tracepoints can be loaded.
+    pub(crate) tracepoint: Fact,
+    /// Programs on function entries (BPF trampolines) can be loaded.
+    pub(crate) fentry: Fact,
+    /// The kernel has kprobes.
+    pub(crate) kprobe: Fact,
+    /// `BPF_MAP_TYPE_RINGBUF`.
+    pub(crate) ring_buffer: Fact,
+    /// `bpf_get_socket_cookie` in a tp_btf program.
+    pub(crate) socket_cookie: Fact,
+    /// `bpf_skc_to_tcp_sock` in a tp_btf program.
+    pub(crate) skc_to_tcp_sock: Fact,
+    /// The iterator over the open files of all tasks can be loaded and opened.
+    pub(crate) iter_task_file: Fact,
+    /// tracefs can be read, mounted or not.
+    pub(crate) tracefs: Fact,
+    /// `syscalls:sys_exit_accept` and `sys_exit_accept4` exist.
+    pub(crate) accept_tracepoints: Fact,
+    /// `/proc/kallsyms` gives the address of `tw_timer_handler`.
+    pub(crate) timer_address: Fact,
+    /// The kernel answers sock_diag requests for TCP.
+    pub(crate) sock_diag: Fact,
+}
+
+impl Facts {
+    /// Whether this capability is in effect.
+    pub(crate) fn has(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+
+    /// Whether the kernel lets this process load tracing programs, as far as capabilities go.
+    pub(crate) fn may_load(&self) -> bool {
+        self.has(Capability::CapSysAdmin)
+            || self.has(Capability::CapBpf) && self.has(Capability::CapPerfmon)
+    }
+
+    /// The fact about one of [`TRACEPOINTS`].
+    pub(crate) fn has_tracepoint(&self, name: &str) -> Fact {
+        let unknown = || Fact::Unknown(format!("{name} was not looked for"));
+        self.tracepoints.get(name).cloned().unwrap_or_else(unknown)
+    }
+}
+
+/// Values of sysctls and the like; `None` where there is no such setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// 0: anyone may load some programs; 1 and 2: nobody without CAP_BPF.
+    pub(crate) unprivileged_bpf_disabled: Option<i64>,
+    /// Above 1: kernel addresses take CAP_SYSLOG.
+    pub(crate) perf_event_paranoid: Option<i64>,
+    /// 1: kernel addresses take CAP_SYSLOG; 2: nobody gets them.
+    pub(crate) kptr_restrict: Option<i64>,
+    /// `none`, `integrity` or `confidentiality`, which forbids BPF to read kernel memory.
+    pub(crate) lockdown: Option<String>,
+}
+
+/// The tracepoints that we use, with the types of the parameters that we read; `""` is one that
+/// we pass over.
+pub(super) const TRACEPOINTS: &[(&str, &[&str])] = &[
+    ("inet_sock_set_state", &["struct sock *", "int", "int"]),
+    ("timer_start", &["struct timer_list *"]),
+    ("timer_cancel", &["struct timer_list *"]),
+    ("timer_expire_entry", &["struct timer_list *"]),
+    // The socket that the dropped segment was for: 6.11 and later.
+    ("kfree_skb", &["", "", "", "struct sock *"]),
+    ("sock_recv_length", &["struct sock *", "int", "int"]),
+    ("tcp_destroy_sock", &["struct sock *"]),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_with_its_reason() {
+        let json = |fact| serde_json::to_string(&fact).unwrap();
+        assert_eq!(json(Fact::Yes), r#"{"answer":"yes"}"#);
+        assert_eq!(
+            json(Fact::No("EPERM".into())),
+            r#"{"answer":"no","why":"EPERM"}"#
+        );
+        assert_eq!(Fact::Unknown("x".into()).why_not(), Some("x"));
+    }
+}

@@ -1,0 +1,403 @@
+//! Collects the facts: the one place of this room that looks at the machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+use rustix::time::ClockId;
+use tcptrace_common::layout::Layout;
+
+use super::bpf::{self, Program, ProgramKind, RETURN_0};
+use super::btf::{self, Btf, Kind};
+use super::capability::{self, Capability};
+use super::facts::{Fact, Facts, Settings, TRACEPOINTS};
+use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
+use super::layout::{self, Absence};
+use super::tracefs::Tracefs;
+
+/// The running kernel, looked at once.
+pub(crate) struct Kernel {
+    /// What it can do.
+    pub(crate) facts: Facts,
+    /// Where it keeps what the programs read; `None` if `facts.offsets` says why not.
+    pub(crate) layout: Option<Layout>,
+    /// Optional fields that it does not have.
+    pub(crate) absences: Vec<Absence>,
+    /// How many types its BTF has.
+    pub(crate) btf_types: usize,
+    /// Its functions; `None` if `facts.timer_address` says why not.
+    pub(crate) symbols: Option<Symbols>,
+    /// Its tracepoint ids; `None` if `facts.tracefs` says why not.
+    pub(crate) tracefs: Option<Tracefs>,
+}
+
+impl Kernel {
+    /// Asks. Never fails: what cannot be found out is a fact as well.
+    ///
+    /// Takes about 60 ms, two thirds of them for `/proc/kallsyms`. Nothing is attached, and nothing that it
+    /// loads stays.
+    pub(crate) fn inspect() -> Kernel {
+        let status = read("/proc/self/status").unwrap_or_default();
+        let ask = Ask {
+            capabilities: capability::effective(&status),
+        };
+        let (btf, btf_fact) = ask.btf();
+        let (resolved, offsets) = offsets(btf.as_ref());
+        let (symbols, timer_address) = symbols();
+        let (tracefs, tracefs_fact) = match Tracefs::open() {
+            Ok(tracefs) => (Some(tracefs), Fact::Yes),
+            Err(e) => (None, Fact::No(e.to_string())),
+        };
+        let on_state = |instructions: &[u64]| match btf.as_ref() {
+            None => Fact::Unknown(NO_BTF.into()),
+            Some(btf) => match btf.tracepoint("inet_sock_set_state") {
+                None => Fact::Unknown("no inet_sock_set_state to try it on".into()),
+                Some((id, _)) => ask.load(ProgramKind::TpBtf(id), instructions),
+            },
+        };
+        let facts = Facts {
+            release: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            hz: hz(),
+            settings: settings(),
+            cgroup2: read("/proc/self/mountinfo").and_then(|text| cgroup2(&text)),
+            btf: btf_fact,
+            offsets,
+            tracepoints: tracepoints(btf.as_ref()),
+            tp_btf: on_state(RETURN_0),
+            socket_cookie: on_state(&bpf::call_with_first_argument(bpf::GET_SOCKET_COOKIE)),
+            skc_to_tcp_sock: on_state(&bpf::call_with_first_argument(bpf::SKC_TO_TCP_SOCK)),
+            raw_tp: ask.load(ProgramKind::RawTracepoint, RETURN_0),
+            tracepoint: ask.load(ProgramKind::Tracepoint, RETURN_0),
+            fentry: ask.function(btf.as_ref(), "tcp_close", |id| {
+                ask.load(ProgramKind::Fentry(id), RETURN_0)
+            }),
+            kprobe: kprobe(),
+            ring_buffer: ask.answer(bpf::create_ring_buffer().map(drop)),
+            iter_task_file: ask.function(btf.as_ref(), "bpf_iter_task_file", |id| {
+                let program = Program {
+                    kind: ProgramKind::Iter(id),
+                    instructions: RETURN_0,
+                };
+                ask.answer(
+                    bpf::load(program)
+                        .and_then(|p| bpf::open_iter(p.as_fd()))
+                        .map(drop),
+                )
+            }),
+            accept_tracepoints: accept_tracepoints(tracefs.as_ref()),
+            tracefs: tracefs_fact,
+            timer_address,
+            sock_diag: sock_diag().into(),
+            capabilities: ask.capabilities,
+        };
+        let btf_types = btf.as_ref().map_or(0, Btf::types);
+        let (layout, absences) = resolved.map_or((None, vec![]), |(l, a)| (Some(l), a));
+        Kernel {
+            facts,
+            layout,
+            absences,
+            btf_types,
+            symbols,
+            tracefs,
+        }
+    }
+}
+
+const NO_BTF: &str = "not tried, without BTF";
+
+/// Asks with the privileges of this process in mind, so that a refusal is explained.
+struct Ask {
+    capabilities: Vec<Capability>,
+}
+
+impl Ask {
+    fn btf(&self) -> (Option<Btf>, Fact) {
+        let path = Path::new(btf::VMLINUX);
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let why = format!(
+                    "no {}: kernel without CONFIG_DEBUG_INFO_BTF",
+                    path.display()
+                );
+                return (None, Fact::No(why));
+            }
+            Err(e) => return (None, Fact::No(format!("{}: {e}", path.display()))),
+        };
+        match Btf::parse(bytes) {
+            Ok(btf) => (Some(btf), Fact::Yes),
+            Err(e) => (None, Fact::No(format!("{}: {e}", path.display()))),
+        }
+    }
+
+    fn load(&self, kind: ProgramKind, instructions: &[u64]) -> Fact {
+        self.answer(bpf::load(Program { kind, instructions }).map(drop))
+    }
+
+    /// Tries something on a function, if the kernel has it.
+    fn function(&self, btf: Option<&Btf>, name: &str, attempt: impl Fn(u32) -> Fact) -> Fact {
+        match btf {
+            None => Fact::Unknown(NO_BTF.into()),
+            Some(btf) => match btf.find(Kind::Func, name) {
+                None => Fact::No(format!("this kernel has no {name}")),
+                Some(id) => attempt(id),
+            },
+        }
+    }
+
+    /// The answer that an attempt with bpf(2) gave.
+    fn answer(&self, result: io::Result<()>) -> Fact {
+        /// `ENOTSUPP`, which the kernel keeps to itself otherwise.
+        const ENOTSUPP: i32 = 524;
+        let Err(error) = result else { return Fact::Yes };
+        let has = |cap| self.capabilities.contains(&cap);
+        match error.raw_os_error() {
+            Some(libc::EPERM) if has(Capability::CapSysAdmin) => {
+                Fact::No("refused (EPERM), although we have the privileges".into())
+            }
+            Some(libc::EPERM) => {
+                let missing: Vec<_> = [Capability::CapBpf, Capability::CapPerfmon]
+                    .into_iter()
+                    .filter(|cap| !has(*cap))
+                    .map(Capability::name)
+                    .collect();
+                match missing[..] {
+                    [] => Fact::No("refused (EPERM), although we have the privileges".into()),
+                    _ => Fact::No(format!("not permitted without {}", missing.join(" and "))),
+                }
+            }
+            Some(libc::EINVAL) => Fact::No("this kernel does not know it (EINVAL)".into()),
+            Some(libc::ENOSYS) => Fact::No("kernel without bpf(2) (ENOSYS)".into()),
+            Some(ENOTSUPP) => Fact::No("not for this architecture (ENOTSUPP)".into()),
+            _ => Fact::Unknown(format!("trying it failed: {error}")),
+        }
+    }
+}
+
+fn offsets(btf: Option<&Btf>) -> (Option<(Layout, Vec<Absence>)>, Fact) {
+    match btf.map(layout::resolve) {
+        None => (None, Fact::Unknown(NO_BTF.into())),
+        Some(Ok(resolved)) => (Some(resolved), Fact::Yes),
+        Some(Err(e)) => (None, Fact::No(e.to_string())),
+    }
+}
+
+fn tracepoints(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
+    let answer = |name: &str, wanted: &[&str]| {
+        let Some(btf) = btf else {
+            return Fact::Unknown(NO_BTF.into());
+        };
+        let Some((_, params)) = btf.tracepoint(name) else {
+            return Fact::No(format!("this kernel has no tracepoint {name}"));
+        };
+        for (i, wanted) in wanted
+            .iter()
+            .enumerate()
+            .filter(|(_, wanted)| !wanted.is_empty())
+        {
+            match params.get(i) {
+                Some(param) if param.ty == *wanted => {}
+                Some(param) => {
+                    let (n, ty) = (i + 1, &param.ty);
+                    return Fact::No(format!("{name} passes {ty} instead of {wanted} as {n}."));
+                }
+                None => {
+                    let n = params.len();
+                    return Fact::No(format!(
+                        "{name} passes {n} values, and no {wanted} as {}.",
+                        i + 1
+                    ));
+                }
+            }
+        }
+        Fact::Yes
+    };
+    TRACEPOINTS
+        .iter()
+        .map(|(name, wanted)| ((*name).to_owned(), answer(name, wanted)))
+        .collect()
+}
+
+fn symbols() -> (Option<Symbols>, Fact) {
+    let symbols = match fs::read(KALLSYMS) {
+        Ok(bytes) => Symbols::parse(&bytes),
+        Err(e) => return (None, Fact::No(format!("{KALLSYMS}: {e}"))),
+    };
+    match symbols {
+        Ok(symbols) if symbols.tw_timer_handler().is_some() => (Some(symbols), Fact::Yes),
+        Ok(symbols) => (
+            Some(symbols),
+            Fact::No(format!("{KALLSYMS} lists no tw_timer_handler")),
+        ),
+        Err(e @ SymbolsError::Empty) => (None, Fact::No(format!("{KALLSYMS}: {e}"))),
+        Err(e) => (None, Fact::No(e.to_string())),
+    }
+}
+
+fn accept_tracepoints(tracefs: Option<&Tracefs>) -> Fact {
+    let Some(tracefs) = tracefs else {
+        return Fact::Unknown("not looked for, without tracefs".into());
+    };
+    for name in ["sys_exit_accept", "sys_exit_accept4"] {
+        if let Err(e) = tracefs.event_id("syscalls", name) {
+            return match e.kind() {
+                io::ErrorKind::NotFound => Fact::No(format!(
+                    "no syscalls:{name}: kernel without CONFIG_FTRACE_SYSCALLS"
+                )),
+                io::ErrorKind::PermissionDenied => {
+                    Fact::No("tracefs is closed to us: that takes CAP_DAC_READ_SEARCH".into())
+                }
+                _ => Fact::Unknown(format!("syscalls:{name}: {e}")),
+            };
+        }
+    }
+    Fact::Yes
+}
+
+fn kprobe() -> Fact {
+    match fs::exists("/sys/bus/event_source/devices/kprobe/type") {
+        Ok(true) => Fact::Yes,
+        Ok(false) => Fact::No("kernel without kprobes".into()),
+        Err(e) => Fact::Unknown(format!("/sys/bus/event_source: {e}")),
+    }
+}
+
+fn settings() -> Settings {
+    let number = |path| read(path).and_then(|text| text.trim().parse().ok());
+    Settings {
+        unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
+        perf_event_paranoid: number("/proc/sys/kernel/perf_event_paranoid"),
+        kptr_restrict: number("/proc/sys/kernel/kptr_restrict"),
+        lockdown: read("/sys/kernel/security/lockdown").and_then(|text| chosen(&text)),
+    }
+}
+
+/// The value in brackets of `none [integrity] confidentiality`.
+fn chosen(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
+}
+
+/// The mount point of cgroup v2 in the lines of mountinfo, whose 5th field it is; the type is the
+/// first field behind the lone dash.
+fn cgroup2(mountinfo: &str) -> Option<String> {
+    mountinfo.lines().find_map(|line| {
+        let (head, tail) = line.split_once(" - ")?;
+        let v2 = tail.split(' ').next() == Some("cgroup2");
+        v2.then(|| head.split(' ').nth(4).map(str::to_owned))
+            .flatten()
+    })
+}
+
+/// The coarse clock ticks with the timer interrupt.
+fn hz() -> Option<u64> {
+    let tick = rustix::time::clock_getres(ClockId::MonotonicCoarse);
+    let nanos = u64::try_from(tick.tv_nsec)
+        .ok()
+        .filter(|n| *n > 0 && tick.tv_sec == 0)?;
+    Some(1_000_000_000 / nanos)
+}
+
+/// Asks for the TCP sockets in no state at all: none, if the kernel can answer.
+fn sock_diag() -> Result<(), String> {
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    const REQUEST_AND_DUMP: u16 = 0x301;
+    const ERROR: u16 = 2;
+    const DONE: u16 = 3;
+    const LEN: usize = 16 + 56;
+    let mut request = [0_u8; LEN];
+    request[0] = LEN as u8;
+    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request[6..8].copy_from_slice(&REQUEST_AND_DUMP.to_ne_bytes());
+    request[16] = AddressFamily::INET.as_raw() as u8;
+    request[17] = libc::IPPROTO_TCP as u8;
+    let exchange = || {
+        let diag = Some(netlink::SOCK_DIAG);
+        let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
+        let socket = socket_with(AddressFamily::NETLINK, kind, flags, diag)?;
+        send(&socket, &request, SendFlags::empty())?;
+        let mut reply = [0_u8; 256];
+        let (len, _) = recv(&socket, &mut reply[..], RecvFlags::DONTWAIT)?;
+        Ok((reply, len))
+    };
+    let (reply, len) = exchange().map_err(|e: io::Error| format!("no sock_diag: {e}"))?;
+    let kind = u16::from_ne_bytes([reply[4], reply[5]]);
+    let error = i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]);
+    match (kind, error) {
+        (DONE, 0) => Ok(()),
+        (DONE | ERROR, e) if len >= 20 => match e.saturating_neg() {
+            libc::ENOENT => Err("kernel without tcp_diag (CONFIG_INET_DIAG)".into()),
+            errno => Err(format!(
+                "sock_diag: {}",
+                io::Error::from_raw_os_error(errno)
+            )),
+        },
+        _ => Err(format!(
+            "sock_diag answered with an unexpected message {kind}"
+        )),
+    }
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chosen_value_is_the_one_in_brackets() {
+        assert_eq!(
+            chosen("none [integrity] confidentiality\n").as_deref(),
+            Some("integrity")
+        );
+        assert_eq!(chosen("none"), None);
+    }
+
+    #[test]
+    fn cgroup_v2_is_found_by_its_type() {
+        let mounts = "30 24 0:26 / /sys/fs/cgroup ro shared:9 - tmpfs tmpfs ro\n\
+                      31 30 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup2(mounts).as_deref(), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(
+            cgroup2("30 24 0:26 / /cgroup2 rw - tmpfs cgroup2 rw\n"),
+            None
+        );
+        assert_eq!(cgroup2("garbage\n"), None);
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_missing() {
+        let refused = || Err(io::Error::from_raw_os_error(libc::EPERM));
+        let answer = |capabilities: &[Capability]| {
+            Ask {
+                capabilities: capabilities.to_vec(),
+            }
+            .answer(refused())
+        };
+        let no = |why: &str| Fact::No(why.into());
+        assert_eq!(
+            answer(&[]),
+            no("not permitted without CAP_BPF and CAP_PERFMON")
+        );
+        assert_eq!(
+            answer(&[Capability::CapBpf]),
+            no("not permitted without CAP_PERFMON")
+        );
+        let capable = no("refused (EPERM), although we have the privileges");
+        assert_eq!(answer(&[Capability::CapSysAdmin]), capable);
+        assert_eq!(
+            answer(&[Capability::CapBpf, Capability::CapPerfmon]),
+            capable
+        );
+    }
+}

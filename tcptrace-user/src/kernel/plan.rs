@@ -1,0 +1,470 @@
+//! Which mechanism serves which event: a pure function of the facts and the options.
+//!
+//! [`CANDIDATES`] is the whole knowledge: per event the mechanisms in the order of their
+//! accuracy, what each needs, and what it costs to come down to it. Another mechanism is another
+//! row. Attaching decides nothing, it does what the plan says.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::capability::{SETCAP_ALL, SETCAP_TRACE};
+use super::facts::{Fact, Facts};
+
+/// What is asked of the plan.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PlanOptions {
+    /// Use only these; `None`: whatever is best.
+    pub(crate) hooks: Option<BTreeSet<Mechanism>>,
+}
+
+/// What will be attached, and what was weighed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Plan {
+    /// How true the result is.
+    pub(crate) mode: Mode,
+    /// Every event with its candidates, best first.
+    pub(crate) events: Vec<EventPlan>,
+    /// What is sampled or derived in this plan, and so marked `~`; empty in mode `full`.
+    pub(crate) estimated: Vec<&'static str>,
+}
+
+/// No plan, and so no tracing.
+#[derive(Clone, Debug, Error, PartialEq, Eq, Serialize)]
+#[error("cannot trace here: {why}\n{fix}")]
+pub(crate) struct CannotRun {
+    /// What is missing, in one sentence.
+    pub(crate) why: String,
+    /// What to do about it.
+    pub(crate) fix: String,
+    /// What was weighed.
+    pub(crate) events: Vec<EventPlan>,
+}
+
+/// How true the result is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    /// Every dwell time is exact, every owner is taken at the source.
+    Full,
+    /// Something is sampled or derived.
+    Partial,
+    /// No BPF: sock_diag is polled.
+    Netlink,
+}
+
+/// What is to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// A socket changed its state.
+    State,
+    /// A minisocket was born, went from FIN_WAIT_2 to TIME_WAIT, or died.
+    Minisocket,
+    /// A process got a connection from a listener.
+    Accept,
+    /// A process connected.
+    Connect,
+    /// A process closed or shut down.
+    Close,
+    /// A process read the end of the stream.
+    Eof,
+    /// Who holds the sockets that were there before us.
+    Owners,
+}
+
+/// How an event is had; the name is what `--hooks` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mechanism {
+    /// A program on a BTF-typed tracepoint.
+    TpBtf,
+    /// A program on a raw tracepoint.
+    RawTp,
+    /// A program on a perf tracepoint.
+    Tracepoint,
+    /// A BPF iterator.
+    Iter,
+    /// `/proc`.
+    Proc,
+    /// Follows from another event; takes nothing of its own.
+    Derived,
+}
+
+/// One event and the ways to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct EventPlan {
+    /// The event.
+    pub(crate) event: Event,
+    /// Best first.
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// One way to an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Candidate {
+    /// The kind of hook.
+    pub(crate) mechanism: Mechanism,
+    /// What it hangs on, in the kernel's words.
+    pub(crate) hooks: &'static [&'static str],
+    /// What became of it.
+    #[serde(flatten)]
+    pub(crate) decision: Decision,
+    /// What it costs against the one above it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cost: Option<&'static str>,
+}
+
+/// What became of a candidate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "decision", content = "why", rename_all = "snake_case")]
+pub(crate) enum Decision {
+    /// It is used.
+    Chosen,
+    /// It would work, and a better one does.
+    Spare,
+    /// It does not work here.
+    Rejected(String),
+}
+
+/// Weighs every candidate.
+///
+/// # Errors
+/// When the state changes cannot be had, without which there is nothing to trace.
+pub(crate) fn plan(facts: &Facts, options: &PlanOptions) -> Result<Plan, CannotRun> {
+    let mut events: Vec<EventPlan> = Vec::new();
+    for row in CANDIDATES {
+        let why_not = why_not(row, facts, options, &events);
+        let mut of_event = events
+            .pop_if(|last| last.event == row.event)
+            .unwrap_or(EventPlan {
+                event: row.event,
+                candidates: Vec::new(),
+            });
+        let decision = match (why_not, of_event.chosen()) {
+            (Some(why), _) => Decision::Rejected(why),
+            (None, Some(_)) => Decision::Spare,
+            (None, None) => Decision::Chosen,
+        };
+        let (mechanism, hooks, cost) = (row.mechanism, row.hooks, row.cost);
+        of_event.candidates.push(Candidate {
+            mechanism,
+            hooks,
+            decision,
+            cost,
+        });
+        events.push(of_event);
+    }
+    if let Some(why) = refusal(&events, Event::State) {
+        return Err(CannotRun {
+            why,
+            fix: fix(facts, options),
+            events,
+        });
+    }
+    let estimated: Vec<_> = events.iter().filter_map(EventPlan::estimate).collect();
+    let mode = if estimated.is_empty() {
+        Mode::Full
+    } else {
+        Mode::Partial
+    };
+    Ok(Plan {
+        mode,
+        events,
+        estimated,
+    })
+}
+
+impl Plan {
+    /// The chosen way to an event, `None` if there is none.
+    pub(crate) fn chosen(&self, event: Event) -> Option<&Candidate> {
+        self.events.iter().find(|e| e.event == event)?.chosen()
+    }
+
+    /// Whether a hook is part of a chosen candidate.
+    pub(crate) fn uses(&self, mechanism: Mechanism, hook: &str) -> bool {
+        let candidates = self.events.iter().filter_map(EventPlan::chosen);
+        candidates
+            .into_iter()
+            .any(|c| c.mechanism == mechanism && c.hooks.contains(&hook))
+    }
+}
+
+impl EventPlan {
+    /// The chosen way, `None` if there is none.
+    pub(crate) fn chosen(&self) -> Option<&Candidate> {
+        self.candidates
+            .iter()
+            .find(|c| c.decision == Decision::Chosen)
+    }
+
+    /// What is an estimate, with this choice.
+    fn estimate(&self) -> Option<&'static str> {
+        match (self.event, self.chosen()) {
+            (Event::Minisocket, None) => Some(MINISOCKET_SAMPLED),
+            (Event::Minisocket, Some(c)) => c.cost,
+            (Event::Accept, None) => Some(ACCEPT_SCANNED),
+            _ => None,
+        }
+    }
+}
+
+const MINISOCKET_SAMPLED: &str = "FIN_WAIT_2 and TIME_WAIT of closed sockets are sampled with \
+                                  sock_diag: their ends are known to the interval only";
+const ACCEPT_SCANNED: &str = "owners of accepted sockets come from scans of the open files: a \
+                              socket shorter-lived than a scan has none";
+
+/// A row of the table.
+struct Row {
+    event: Event,
+    mechanism: Mechanism,
+    hooks: &'static [&'static str],
+    /// What it needs beyond what its mechanism needs.
+    needs: &'static [fn(&Facts) -> &Fact],
+    cost: Option<&'static str>,
+}
+
+/// Rows of one event stand together, the most accurate first.
+const CANDIDATES: &[Row] = &[
+    Row {
+        event: Event::State,
+        mechanism: Mechanism::TpBtf,
+        hooks: &["inet_sock_set_state"],
+        needs: &[|f| &f.socket_cookie, |f| &f.skc_to_tcp_sock],
+        cost: None,
+    },
+    Row {
+        event: Event::Minisocket,
+        mechanism: Mechanism::TpBtf,
+        hooks: &[
+            "timer_start",
+            "timer_cancel",
+            "timer_expire_entry",
+            "kfree_skb",
+        ],
+        needs: &[|f| &f.timer_address],
+        cost: None,
+    },
+    Row {
+        event: Event::Minisocket,
+        mechanism: Mechanism::TpBtf,
+        hooks: &["timer_start", "timer_cancel", "timer_expire_entry"],
+        needs: &[|f| &f.timer_address],
+        cost: Some(
+            "a FIN that comes within 2 s of the FIN_WAIT_2 minisocket's birth may go unseen \
+             until TIME_WAIT ends: the change is then dated back to the jiffy",
+        ),
+    },
+    Row {
+        event: Event::Accept,
+        mechanism: Mechanism::Tracepoint,
+        hooks: &["sys_exit_accept", "sys_exit_accept4"],
+        needs: &[|f| &f.tracefs, |f| &f.accept_tracepoints],
+        cost: None,
+    },
+    Row {
+        event: Event::Accept,
+        mechanism: Mechanism::RawTp,
+        hooks: &["sys_exit"],
+        needs: &[],
+        cost: Some("as true, but it costs every system call of the machine about 0.1 µs"),
+    },
+    Row {
+        event: Event::Connect,
+        mechanism: Mechanism::Derived,
+        hooks: &["state"],
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Close,
+        mechanism: Mechanism::Derived,
+        hooks: &["state"],
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Eof,
+        mechanism: Mechanism::TpBtf,
+        hooks: &["sock_recv_length"],
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Eof,
+        mechanism: Mechanism::Derived,
+        hooks: &["state"],
+        needs: &[],
+        cost: Some(
+            "whether the end of the stream was read is told from the receive queue when the \
+             socket is next looked at: not when, nor by whom",
+        ),
+    },
+    Row {
+        event: Event::Owners,
+        mechanism: Mechanism::Iter,
+        hooks: &["task_file"],
+        needs: &[|f| &f.iter_task_file],
+        cost: None,
+    },
+    Row {
+        event: Event::Owners,
+        mechanism: Mechanism::Proc,
+        hooks: &["/proc/PID/fd"],
+        needs: &[],
+        cost: Some(
+            "slower, and other users' processes take CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+        ),
+    },
+];
+
+/// The first reason against a candidate; a cause before what follows from it.
+fn why_not(
+    row: &Row,
+    facts: &Facts,
+    options: &PlanOptions,
+    events: &[EventPlan],
+) -> Option<String> {
+    let own: &[fn(&Facts) -> &Fact] = match row.mechanism {
+        Mechanism::TpBtf => &[
+            |f| &f.btf,
+            |f| &f.tp_btf,
+            |f| &f.ring_buffer,
+            |f| &f.offsets,
+        ],
+        Mechanism::RawTp => &[
+            |f| &f.btf,
+            |f| &f.raw_tp,
+            |f| &f.ring_buffer,
+            |f| &f.offsets,
+        ],
+        Mechanism::Tracepoint => &[
+            |f| &f.btf,
+            |f| &f.tracepoint,
+            |f| &f.ring_buffer,
+            |f| &f.offsets,
+        ],
+        Mechanism::Iter => &[|f| &f.btf, |f| &f.offsets],
+        Mechanism::Proc => &[],
+        Mechanism::Derived => return refusal(events, Event::State),
+    };
+    if options
+        .hooks
+        .as_ref()
+        .is_some_and(|allowed| !allowed.contains(&row.mechanism))
+    {
+        return Some(format!("{} is not in --hooks", row.mechanism));
+    }
+    let mut facts_needed = own.iter().chain(row.needs).map(|need| need(facts).clone());
+    if let Some(why) = facts_needed.find_map(|fact| fact.why_not().map(str::to_owned)) {
+        return Some(why);
+    }
+    if row.mechanism != Mechanism::TpBtf {
+        return None;
+    }
+    let tracepoints = row.hooks.iter().map(|name| facts.has_tracepoint(name));
+    tracepoints
+        .into_iter()
+        .find_map(|fact| fact.why_not().map(str::to_owned))
+}
+
+/// Why an event has no candidate left, `None` if it has one.
+fn refusal(events: &[EventPlan], event: Event) -> Option<String> {
+    let plan = events.iter().find(|e| e.event == event)?;
+    match (plan.chosen(), plan.candidates.first()) {
+        (
+            None,
+            Some(Candidate {
+                decision: Decision::Rejected(why),
+                ..
+            }),
+        ) => Some(why.clone()),
+        _ => None,
+    }
+}
+
+fn fix(facts: &Facts, options: &PlanOptions) -> String {
+    let state = Mechanism::TpBtf;
+    let fix = if options
+        .hooks
+        .as_ref()
+        .is_some_and(|hooks| !hooks.contains(&state))
+    {
+        format!("Add {state} to --hooks.")
+    } else if !facts.may_load() {
+        format!(
+            "Run it as root, or grant it once: sudo setcap {SETCAP_TRACE} \"$(command -v \
+             tcptrace)\" (with other users' processes and other network namespaces: {SETCAP_ALL})."
+        )
+    } else if facts.settings.lockdown.as_deref() == Some("confidentiality") {
+        "The kernel is locked down (confidentiality), which forbids BPF to read its memory: boot \
+         with lockdown=integrity."
+            .into()
+    } else if !facts.btf.is_yes() {
+        "Take a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions ship.".into()
+    } else {
+        "Take a kernel of 5.12 or later, outside of a container that filters bpf(2).".into()
+    };
+    format!("{fix} `tcptrace snapshot` works without BPF.")
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Mode::Full => "full",
+            Mode::Partial => "partial",
+            Mode::Netlink => "netlink",
+        })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Event::State => "state",
+            Event::Minisocket => "minisocket",
+            Event::Accept => "accept",
+            Event::Connect => "connect",
+            Event::Close => "close",
+            Event::Eof => "eof",
+            Event::Owners => "owners",
+        })
+    }
+}
+
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Mechanism::TpBtf => "tp_btf",
+            Mechanism::RawTp => "raw_tp",
+            Mechanism::Tracepoint => "tracepoint",
+            Mechanism::Iter => "iter",
+            Mechanism::Proc => "proc",
+            Mechanism::Derived => "derived",
+        })
+    }
+}
+
+/// A word that is no mechanism.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("no hook is called '{0}': tp_btf, raw_tp, tracepoint, iter, proc")]
+pub(crate) struct UnknownMechanism(String);
+
+impl FromStr for Mechanism {
+    type Err = UnknownMechanism;
+
+    fn from_str(word: &str) -> Result<Mechanism, UnknownMechanism> {
+        use Mechanism::{Iter, Proc, RawTp, TpBtf, Tracepoint};
+        [TpBtf, RawTp, Tracepoint, Iter, Proc]
+            .into_iter()
+            .find(|mechanism| mechanism.to_string() == word)
+            .ok_or_else(|| UnknownMechanism(word.to_owned()))
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

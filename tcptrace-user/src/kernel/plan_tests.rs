@@ -1,0 +1,170 @@
+//! Facts in, plans out.
+
+use super::*;
+use crate::kernel::capability::Capability;
+
+/// What a 6.18 without kprobes and trampolines answered, as root.
+fn host() -> Facts {
+    serde_json::from_str(include_str!("testdata/facts-6.18.json")).unwrap()
+}
+
+fn no(why: &str) -> Fact {
+    Fact::No(why.into())
+}
+
+/// The plan as few lines, or the refusal.
+fn told(facts: &Facts, hooks: Option<&[Mechanism]>) -> String {
+    let hooks = hooks.map(|hooks| hooks.iter().copied().collect());
+    let (mut text, events) = match plan(facts, &PlanOptions { hooks }) {
+        Ok(plan) => {
+            let estimated: Vec<_> = plan.estimated.iter().map(|e| format!("~ {e}\n")).collect();
+            (
+                format!("mode {}\n{}", plan.mode, estimated.concat()),
+                plan.events,
+            )
+        }
+        Err(refusal) => (format!("{refusal}\n"), refusal.events),
+    };
+    for event in events {
+        for c in event.candidates {
+            let hooks = c.hooks.join(" ");
+            let (event, mechanism) = (event.event, c.mechanism);
+            text += &match c.decision {
+                Decision::Chosen => format!("+ {event:10} {mechanism:10} {hooks}\n"),
+                Decision::Spare => format!("  {event:10} {mechanism:10} {hooks}\n"),
+                Decision::Rejected(why) => format!("- {event:10} {mechanism:10} {hooks}: {why}\n"),
+            };
+        }
+    }
+    text
+}
+
+#[test]
+fn the_host_is_traced_in_full() {
+    insta::assert_snapshot!(told(&host(), None));
+}
+
+#[test]
+fn without_tracefs_accept_comes_from_every_system_call() {
+    let tracefs = no("/sys/kernel/tracing/events cannot be read");
+    let accept_tracepoints = Fact::Unknown("not looked for, without tracefs".into());
+    insta::assert_snapshot!(told(
+        &Facts {
+            tracefs,
+            accept_tracepoints,
+            ..host()
+        },
+        None
+    ));
+}
+
+#[test]
+fn without_addresses_minisockets_are_sampled() {
+    let facts = Facts {
+        timer_address: no("kernel addresses are hidden"),
+        ..host()
+    };
+    insta::assert_snapshot!(told(&facts, None));
+}
+
+#[test]
+fn without_btf_nothing_is_traced() {
+    let unknown = || Fact::Unknown("not tried, without BTF".into());
+    let mut facts = Facts {
+        btf: no("no /sys/kernel/btf/vmlinux: kernel without CONFIG_DEBUG_INFO_BTF"),
+        offsets: unknown(),
+        tp_btf: unknown(),
+        socket_cookie: unknown(),
+        skc_to_tcp_sock: unknown(),
+        iter_task_file: unknown(),
+        ..host()
+    };
+    for fact in facts.tracepoints.values_mut() {
+        *fact = unknown();
+    }
+    insta::assert_snapshot!(told(&facts, None));
+}
+
+#[test]
+fn without_privileges_the_fix_is_named() {
+    let refused = || no("not permitted without CAP_BPF and CAP_PERFMON");
+    let facts = Facts {
+        capabilities: vec![],
+        tp_btf: refused(),
+        raw_tp: refused(),
+        tracepoint: refused(),
+        ring_buffer: refused(),
+        socket_cookie: refused(),
+        skc_to_tcp_sock: refused(),
+        iter_task_file: refused(),
+        tracefs: no("tracefs is not mounted"),
+        accept_tracepoints: Fact::Unknown("not looked for, without tracefs".into()),
+        timer_address: no("kernel addresses are hidden"),
+        ..host()
+    };
+    insta::assert_snapshot!(told(&facts, None));
+}
+
+#[test]
+fn an_older_kernel_lacks_the_socket_of_a_drop_and_the_read() {
+    let mut facts = host();
+    let answer = |name: &str| no(&format!("this kernel has no {name}"));
+    for name in ["kfree_skb", "sock_recv_length"] {
+        facts.tracepoints.insert(name.into(), answer(name));
+    }
+    insta::assert_snapshot!(told(&facts, None));
+}
+
+#[test]
+fn hooks_restrict_the_choice() {
+    use Mechanism::{Proc, RawTp, TpBtf};
+    insta::assert_snapshot!(told(&host(), Some(&[TpBtf, RawTp, Proc])));
+}
+
+#[test]
+fn hooks_without_the_state_event_are_refused_with_the_reason() {
+    let refusal = plan(
+        &host(),
+        &PlanOptions {
+            hooks: Some([Mechanism::RawTp].into()),
+        },
+    );
+    let refusal = refusal.unwrap_err();
+    assert_eq!(refusal.why, "tp_btf is not in --hooks");
+    assert!(
+        refusal.fix.starts_with("Add tp_btf to --hooks."),
+        "{}",
+        refusal.fix
+    );
+}
+
+#[test]
+fn the_loader_asks_by_event_and_by_hook() {
+    let plan = plan(&host(), &PlanOptions::default()).unwrap();
+    assert_eq!(
+        plan.chosen(Event::Accept).unwrap().mechanism,
+        Mechanism::Tracepoint
+    );
+    assert!(plan.uses(Mechanism::TpBtf, "kfree_skb"));
+    assert!(!plan.uses(Mechanism::RawTp, "sys_exit"));
+}
+
+#[test]
+fn mechanisms_are_read_as_they_are_written() {
+    assert_eq!("raw_tp".parse(), Ok(Mechanism::RawTp));
+    assert!("derived".parse::<Mechanism>().is_err());
+}
+
+#[test]
+fn capabilities_allow_loading_in_two_ways() {
+    let may = |capabilities| {
+        Facts {
+            capabilities,
+            ..host()
+        }
+        .may_load()
+    };
+    assert!(may(vec![Capability::CapSysAdmin]));
+    assert!(may(vec![Capability::CapBpf, Capability::CapPerfmon]));
+    assert!(!may(vec![Capability::CapBpf]));
+}

@@ -1,0 +1,141 @@
+//! One loopback connection, seen through the attached programs, compared with what we made: a
+//! wrong field offset is a refusal and not a wrong number.
+
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tcptrace_common::config::Config;
+use tcptrace_core::decode::Decoder;
+use tcptrace_core::input::{Event, EventBody};
+use tcptrace_core::state::{StateSet, TcpState};
+use tcptrace_core::tuple::Tuple;
+
+use super::start::{self, Scope};
+use crate::kernel::inspect::Kernel;
+use crate::kernel::plan::Plan;
+use crate::kernel::probes::Probes;
+use crate::netns;
+
+/// How long the kernel may take to tell us of our own connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Checks the programs of the plan: `Ok` says what was compared, `Err` what differed.
+pub(crate) fn run(kernel: &mut Kernel, plan: &Plan) -> Result<String, String> {
+    let scope = Scope {
+        states: StateSet::all(),
+        config: Config::ZERO,
+        ring_bytes: 1 << 20,
+        selected_max: 1,
+    };
+    let mut probes = start::start(kernel, plan, &scope).map_err(|e| format!("{e:#}"))?;
+    let decoder = start::decoder(kernel);
+    let made = Made::connect().map_err(|e| format!("self-check: no loopback connection: {e}"))?;
+    let mut seen = Seen::default();
+    let began = Instant::now();
+    while !seen.all() && began.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(5));
+        take(&mut probes, &decoder, &made, &mut seen);
+    }
+    let refused: Vec<String> = probes.refusals().iter().map(ToString::to_string).collect();
+    if !refused.is_empty() {
+        return Err(format!("self-check: {}", refused.join("; ")));
+    }
+    match seen.all() {
+        true => Ok(format!(
+            "self-check: {} -> {} was seen connecting, accepted and closing, with its \
+             addresses, namespace, cookies and process",
+            made.tuple.local, made.tuple.remote
+        )),
+        false => Err(format!(
+            "self-check: a loopback connection {} -> {} was not seen as it was made: {seen:?}; \
+             field offsets are wrong for this kernel, or its events do not reach us",
+            made.tuple.local, made.tuple.remote
+        )),
+    }
+}
+
+/// A connection of our own, already closed: the client first.
+struct Made {
+    tuple: Tuple,
+    client_cookie: u64,
+    server_cookie: u64,
+    pid: u32,
+}
+
+impl Made {
+    fn connect() -> io::Result<Made> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        let netns = netns::own().ok().map(|n| n.inode);
+        let ends: (SocketAddr, SocketAddr) = (client.local_addr()?, client.peer_addr()?);
+        let made = Made {
+            tuple: Tuple::new(ends.0, ends.1, netns),
+            client_cookie: cookie(&client)?,
+            server_cookie: cookie(&server)?,
+            pid: std::process::id(),
+        };
+        drop(client);
+        // Returns at the client's FIN, so that the server is closed after it.
+        (&server).read_to_end(&mut Vec::new())?;
+        Ok(made)
+    }
+}
+
+fn cookie(socket: &TcpStream) -> io::Result<u64> {
+    Ok(rustix::net::sockopt::socket_cookie(socket.as_fd())?)
+}
+
+/// What was seen as it should be.
+#[derive(Debug, Default)]
+struct Seen {
+    connect_by_us: bool,
+    established: bool,
+    accepted_by_us: bool,
+    close_by_us: bool,
+    peer_fin: bool,
+}
+
+impl Seen {
+    fn all(&self) -> bool {
+        self.connect_by_us
+            && self.established
+            && self.accepted_by_us
+            && self.close_by_us
+            && self.peer_fin
+    }
+
+    fn event(&mut self, event: &Event, made: &Made) {
+        let mirrored = Tuple::new(made.tuple.remote, made.tuple.local, made.tuple.netns);
+        match event.body {
+            EventBody::State(change) if event.cookie == made.client_cookie => {
+                let by_us = change.actor.is_some_and(|a| a.pid == made.pid);
+                let exact = change.tuple == made.tuple;
+                match change.new {
+                    TcpState::SynSent => self.connect_by_us |= by_us,
+                    TcpState::Established => self.established |= exact,
+                    TcpState::FinWait1 => self.close_by_us |= by_us && exact,
+                    _ => {}
+                }
+            }
+            EventBody::State(change) if event.cookie == made.server_cookie => {
+                self.peer_fin |= change.new == TcpState::CloseWait && change.tuple == mirrored;
+            }
+            EventBody::Accept { tuple, actor, .. } if event.cookie == made.server_cookie => {
+                self.accepted_by_us |= tuple == mirrored && actor.pid == made.pid;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn take(probes: &mut Probes, decoder: &Decoder, made: &Made, seen: &mut Seen) {
+    probes.drain(usize::MAX, |record| {
+        if let Ok(event) = decoder.decode(record) {
+            seen.event(&event, made);
+        }
+    });
+}

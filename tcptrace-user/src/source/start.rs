@@ -1,0 +1,107 @@
+//! From a plan to a running source.
+
+use anyhow::Context as _;
+use tcptrace_common::config::Config;
+use tcptrace_core::cause::Cause;
+use tcptrace_core::decode::Decoder;
+use tcptrace_core::state::{StateSet, TcpState};
+
+use crate::embed::OBJECT;
+use crate::error::CannotRun;
+use crate::kernel::inspect::Kernel;
+use crate::kernel::plan::{Event, Mechanism, Plan};
+use crate::kernel::probes::{AcceptBy, LoadError, Probes, Selection};
+
+/// Ring buffer, unless told otherwise: 0.2 s without a drain at 500,000 events/s.
+pub(crate) const RING_BYTES: u32 = 16 << 20;
+
+/// What is to be seen.
+pub(crate) struct Scope {
+    /// States whose entry, exit and dwell time are wanted.
+    pub(crate) states: StateSet,
+    /// The filters of the programs.
+    pub(crate) config: Config,
+    /// Bytes of the ring buffer.
+    pub(crate) ring_bytes: u32,
+    /// How many sockets an owner filter may select.
+    pub(crate) selected_max: u32,
+}
+
+/// Loads and attaches what the plan chose and the scope needs.
+///
+/// # Errors
+/// [`CannotRun`] if the kernel refuses what nothing works without.
+pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Result<Probes> {
+    let layout = kernel
+        .layout
+        .context("no field offsets, though the plan says that it can run")?;
+    let minis = watches_minisockets(scope.states) && plan.chosen(Event::Minisocket).is_some();
+    let handler = kernel.symbols.as_ref().and_then(|s| s.tw_timer_handler());
+    let selection = Selection {
+        layout,
+        config: Config {
+            states: event_states(scope.states).bits(),
+            tw_timer_handler: handler.unwrap_or(0),
+            ..scope.config
+        },
+        ring_bytes: scope.ring_bytes,
+        selected_max: scope.selected_max,
+        state: true,
+        mini: minis && handler.is_some(),
+        accept: match plan.chosen(Event::Accept).map(|c| c.mechanism) {
+            Some(Mechanism::Tracepoint) => kernel
+                .tracefs
+                .as_ref()
+                .map_or(AcceptBy::Nothing, AcceptBy::Syscalls),
+            Some(Mechanism::RawTp) => AcceptBy::RawSysExit,
+            _ => AcceptBy::Nothing,
+        },
+        eof: plan.chosen(Event::Eof).is_some() && scope.states.contains(TcpState::CloseWait),
+        files: plan
+            .chosen(Event::Owners)
+            .is_some_and(|c| c.mechanism == Mechanism::Iter),
+    };
+    Probes::load(OBJECT, &selection).map_err(cannot_load)
+}
+
+/// How the records of these programs are read.
+pub(crate) fn decoder(kernel: &mut Kernel) -> Decoder {
+    let symbols = kernel.symbols.take();
+    Decoder {
+        hz: kernel.facts.hz.unwrap_or(250),
+        mini_death: Box::new(move |stack, substate| {
+            symbols
+                .as_ref()
+                .map_or(Cause::Unknown, |s| s.mini_death(stack, substate))
+        }),
+    }
+}
+
+/// Whether sockets in these states live on as minisockets.
+pub(crate) fn watches_minisockets(states: StateSet) -> bool {
+    states.contains(TcpState::FinWait2) || states.contains(TcpState::TimeWait)
+}
+
+/// States whose changes the programs report: those wanted, birth and death, and for minisockets
+/// the close that leads to them, since it says whose they were.
+fn event_states(wanted: StateSet) -> StateSet {
+    let states = wanted.with(TcpState::Close);
+    match watches_minisockets(wanted) {
+        true => states
+            .with(TcpState::FinWait1)
+            .with(TcpState::FinWait2)
+            .with(TcpState::Closing),
+        false => states,
+    }
+}
+
+fn cannot_load(error: LoadError) -> anyhow::Error {
+    CannotRun {
+        what: "cannot load the eBPF programs".to_owned(),
+        why: format!("{:#}", anyhow::Error::from(error)),
+        fix: "run `tcptrace doctor` to see what this kernel offers; `tcptrace snapshot` works \
+              without BPF"
+            .to_owned(),
+    }
+    .into()
+}
