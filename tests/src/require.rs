@@ -1,0 +1,127 @@
+//! Skip rules. A test says what it needs in its first line:
+//!
+//! ```ignore
+//! require!(root, tracer, ss);
+//! ```
+//!
+//! Where something is missing the test prints a line and passes, unless `TCPTRACE_REQUIRE=all`
+//! or `CI=true` is set: then it fails and names what is missing.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use crate::tcptrace::tracer_path;
+
+/// Leaves the test unless everything named is there. The names are the functions of
+/// [`mod@crate::require`].
+#[macro_export]
+macro_rules! require {
+    ($($need:ident),+ $(,)?) => {
+        $(if let Err(why) = $crate::require::$need() {
+            $crate::require::missing(stringify!($need), &why);
+            return;
+        })+
+    };
+}
+
+/// Fails under `TCPTRACE_REQUIRE=all` or `CI=true`, else prints the skip line (past the test
+/// harness' capture, so that a skip is always seen).
+#[track_caller]
+pub fn missing(need: &str, why: &str) {
+    assert!(!strict(), "this test needs {need}: {why}");
+    let name = std::thread::current().name().unwrap_or("?").to_owned();
+    let line = format!("skip {name}: needs {need}: {why}\n");
+    std::io::stderr()
+        .write_all(line.as_bytes())
+        .expect("stderr");
+}
+
+fn strict() -> bool {
+    let is = |key, value: &str| std::env::var(key).is_ok_and(|v| v == value);
+    is("TCPTRACE_REQUIRE", "all") || is("CI", "true")
+}
+
+/// The answer of a skip rule.
+pub type Need = Result<(), String>;
+
+/// Effective user 0.
+pub fn root() -> Need {
+    match rustix::process::geteuid().is_root() {
+        true => Ok(()),
+        false => Err("not root".to_owned()),
+    }
+}
+
+/// The tracer has been built.
+pub fn tracer() -> Need {
+    let path = tracer_path();
+    match path.is_file() {
+        true => Ok(()),
+        false => Err(format!(
+            "no {}: cargo build --release, or TCPTRACE_BIN=path",
+            path.display()
+        )),
+    }
+}
+
+/// iproute2's `ss`.
+pub fn ss() -> Need {
+    program("ss")
+}
+
+/// libbpf-tools' `tcpstates`.
+pub fn tcpstates() -> Need {
+    program("tcpstates")
+}
+
+/// util-linux' `script`, which runs a program on a terminal of its own.
+pub fn script() -> Need {
+    program("script")
+}
+
+/// util-linux' `setpriv`.
+pub fn setpriv() -> Need {
+    program("setpriv")
+}
+
+/// The trace file system, with the tracepoint of state changes.
+pub fn tracefs() -> Need {
+    crate::oracle::tracefs::supported().map_err(|e| e.to_string())
+}
+
+/// SOCK_DESTROY of full sockets and minisockets (CONFIG_INET_DIAG_DESTROY).
+pub fn sock_destroy() -> Need {
+    ss()?;
+    let lab = crate::lab::Lab::new();
+    let mut conn = lab.connect();
+    crate::oracle::ss::destroy(&lab.ns, &conn.c);
+    match conn.client.act("state C").value {
+        Some(7) => Ok(()),
+        _ => Err("the kernel refuses SOCK_DESTROY".to_owned()),
+    }
+}
+
+/// io_uring may be used.
+pub fn io_uring() -> Need {
+    crate::uring::supported().map_err(|e| e.to_string())
+}
+
+/// MPTCP is built in and switched on.
+pub fn mptcp() -> Need {
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    match crate::sock::listen(crate::sock::Protocol::Mptcp, addr, 1) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn program(name: &str) -> Need {
+    let dirs = std::env::var("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&dirs)
+        .map(|dir: PathBuf| dir.join(name))
+        .any(|path| path.is_file());
+    match found {
+        true => Ok(()),
+        false => Err(format!("no {name} in PATH")),
+    }
+}

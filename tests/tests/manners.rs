@@ -1,0 +1,315 @@
+//! How the program behaves: exit codes, signals, pipes, terminals.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tcptrace_tests::child::{LIMIT, Process, until};
+use tcptrace_tests::lab::{Conn, Lab};
+use tcptrace_tests::require;
+use tcptrace_tests::tcptrace::{Tracer, command, tracer_path};
+
+#[test]
+fn interrupts_and_durations_end_with_a_summary() {
+    require!(root, tracer);
+    for signal in [Signal::INT, Signal::TERM] {
+        let lab = Lab::new();
+        let watch = lab.watch(&[]);
+        watch.process().signal(signal);
+        let run = watch.end(LIMIT);
+        assert!(run.complete(), "{}", run.summary);
+    }
+    let lab = Lab::new();
+    let begin = Instant::now();
+    let run = lab.watch(&["-d", "1s"]).end(LIMIT);
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    assert!(run.complete(), "{}", run.summary);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let netns = lab.ns.inode().to_string();
+    let mut child = command(&["watch", "--json", "--state", "all", "--transitions"])
+        .args(["--netns", &netns])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tracer");
+    let mut err = BufReader::new(child.stderr.take().expect("piped"));
+    let mut notice = String::new();
+    while !notice.contains("watching") {
+        assert_ne!(err.read_line(&mut notice).expect("stderr"), 0, "{notice}");
+    }
+    drop(lab.connect());
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    out.read_line(&mut String::new()).expect("a line");
+    drop(out);
+    let status = until(LIMIT, "the tracer to notice", || {
+        drop(lab.connect());
+        child.try_wait().expect("waitpid")
+    });
+    assert_eq!(status.code(), Some(0));
+    let mut rest = String::new();
+    err.read_to_string(&mut rest).expect("stderr");
+    assert!(!rest.to_lowercase().contains("pipe"), "{rest}");
+    assert!(!rest.contains("panicked"), "{rest}");
+}
+
+#[test]
+fn usage_errors_are_told_and_exit_2() {
+    require!(tracer);
+    for (args, word) in [
+        (&["watch", "--no-such-flag"][..], "--no-such-flag"),
+        (&["watch", "--state", "clsoe_wait"], "clsoe_wait"),
+        (&["watch", "--min-age", "soon"], "soon"),
+        (&["watch", "-d", "never"], "never"),
+        (&["watch", "--laddr", "10.0.0.0/99"], "10.0.0.0/99"),
+        (&["watch", "-L", "70000"], "70000"),
+        (&["snapshot", "--state", "clsoe_wait"], "clsoe_wait"),
+        (&["no-such-verb"], "no-such-verb"),
+    ] {
+        let output = run(command(args));
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let err = text(&output.stderr);
+        assert!(err.contains(word), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn help_has_examples_and_goes_to_stdout() {
+    require!(tracer);
+    for verb in ["watch", "snapshot", "doctor"] {
+        let output = run(command(&[verb, "--help"]));
+        assert_eq!(output.status.code(), Some(0));
+        let help = text(&output.stdout);
+        assert!(help.to_lowercase().contains("examples"), "{verb}: {help}");
+    }
+    let output = run(command(&["--version"]));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_process_that_is_not_there_is_told() {
+    require!(root, tracer);
+    // Above the largest pid that Linux ever gives.
+    let output = run(command(&["watch", "-d", "1s", "-p", "4194305"]));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let err = text(&output.stderr);
+    assert!(err.starts_with("tcptrace: "), "{err}");
+    assert!(err.contains("4194305"), "{err}");
+}
+
+#[test]
+fn without_privileges_watch_says_what_it_needs() {
+    require!(root, tracer, setpriv);
+    let nobody = Nobody::new();
+    let output = run(nobody.command(&["watch", "-d", "1s"]));
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(output.stdout.is_empty());
+    let err = text(&output.stderr);
+    assert!(err.starts_with("tcptrace: "), "{err}");
+    assert!(err.contains("hint: "), "{err}");
+    assert!(err.contains("CAP_BPF") || err.contains("sudo"), "{err}");
+}
+
+#[test]
+fn without_privileges_a_snapshot_shows_what_it_can() {
+    require!(root, tracer, setpriv);
+    let nobody = Nobody::new();
+    let lab = Lab::new();
+    let _conn = lab.connect();
+    let mut in_ns = lab.ns.command("setpriv");
+    in_ns.args(nobody.setpriv()).args(["snapshot", "--json"]);
+    let output = run(in_ns);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(text(&output.stdout).lines().count(), 3, "{output:?}");
+    let err = text(&output.stderr);
+    assert!(!err.is_empty(), "it says that owners are hidden");
+}
+
+#[test]
+fn without_privileges_doctor_says_that_watch_cannot_run() {
+    require!(root, tracer, setpriv);
+    let output = run(Nobody::new().command(&["doctor", "--json"]));
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(text(&output.stdout).contains("\"doctor\""), "{output:?}");
+}
+
+#[test]
+fn the_last_line_for_people_says_whether_anything_is_missing() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let _leak = leak(&lab);
+    let netns = lab.ns.inode().to_string();
+    let output = run(command(&["watch", "--netns", &netns, "-d", "2s"]));
+    assert!(output.status.success(), "{output:?}");
+    let said = text(&output.stdout);
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.contains("complete"), "{said}");
+}
+
+#[test]
+fn doctor_answers() {
+    require!(root, tracer);
+    let output = run(command(&["doctor", "--json"]));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output.stdout);
+    for key in ["\"mode\"", "\"facts\"", "\"plan\""] {
+        assert!(said.contains(key), "no {key} in {said}");
+    }
+}
+
+#[test]
+fn lines_fit_a_terminal_of_40_columns() {
+    require!(root, tracer, script);
+    let lab = Lab::new();
+    let _leaks: Vec<Conn> = (0..3).map(|_| leak(&lab)).collect();
+    let tracer = tracer_path();
+    let tracer = tracer.display();
+    let netns = lab.ns.inode();
+    for verb in [
+        format!("watch --netns {netns} --min-age 0 -d 1s"),
+        "snapshot".to_owned(),
+    ] {
+        let on_terminal = format!("stty cols 40 rows 20; exec {tracer} {verb} 2>/dev/null");
+        let mut script = lab.ns.command("script");
+        script.args(["-qec", &on_terminal, "/dev/null"]);
+        let output = run(script);
+        let said = text(&output.stdout);
+        assert!(said.to_lowercase().contains("close"), "{verb}: {said}");
+        for line in said.lines() {
+            let width = plain(line).chars().count();
+            assert!(width <= 40, "{verb}: {width} columns: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn a_name_full_of_escape_sequences_stays_a_name() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let mut conn = lab.connect();
+    // ESC ] 0 ; x BEL ESC [ 3 1 m CR LF
+    conn.server.act("name 1b5d303b78071b5b33316d0d0a");
+    let to = conn.listener.local();
+    conn.client.act(&format!("connect D {to}"));
+    let s = conn.server.act("accept T L");
+    conn.client.act("close D");
+    conn.server.act("wait T 8");
+
+    let netns = lab.ns.inode().to_string();
+    for json in [&[][..], &["--json"]] {
+        let watch = ["watch", "--netns", &netns, "--min-age", "0", "-d", "1s"];
+        let watch = run(command(&[&watch[..], json].concat()));
+        let mut snapshot = lab.ns.command(tracer_path());
+        snapshot.arg("snapshot").args(json);
+        for output in [watch, run(snapshot)] {
+            assert!(output.status.success(), "{output:?}");
+            for bytes in [&output.stdout, &output.stderr] {
+                let raw = bytes.iter().find(|b| b.is_ascii_control() && **b != b'\n');
+                assert_eq!(raw, None, "{}", text(bytes).escape_debug());
+            }
+            let said = text(&output.stdout);
+            let port = s.remote.expect("connected").port().to_string();
+            assert!(said.contains(&port), "{said}");
+        }
+    }
+}
+
+#[test]
+fn the_tracer_can_be_stopped_at_once() {
+    require!(root, tracer);
+    for _ in 0..5 {
+        let mut process = Process::spawn(&mut command(&["watch", "--json"]));
+        // Before, while or after it attaches, wherever this finds it.
+        std::thread::sleep(Duration::from_millis(50));
+        process.signal(Signal::INT);
+        let status = process.wait(LIMIT);
+        let quiet = status.success() || status.signal() == Some(2);
+        assert!(quiet, "{status}: {}", process.err.text());
+    }
+    Tracer::watch(&[]).stop();
+}
+
+/// A connection in CLOSE_WAIT.
+fn leak(lab: &Lab) -> Conn {
+    let mut conn = lab.connect();
+    conn.client.act("close C");
+    conn.server.act("wait S 8");
+    conn
+}
+
+/// The line without colours.
+fn plain(line: &str) -> String {
+    let mut plain = String::new();
+    let mut parts = line.split("\u{1b}[");
+    plain.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        plain.extend(rest.chars().skip(1));
+    }
+    plain
+}
+
+/// Runs the tracer as a user without any rights, from a place where such a user may go.
+struct Nobody {
+    dir: tempfile::TempDir,
+}
+
+impl Nobody {
+    fn new() -> Nobody {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).expect("chmod");
+        let nobody = Nobody { dir };
+        std::fs::copy(tracer_path(), nobody.tracer()).expect("a copy of the tracer");
+        nobody
+    }
+
+    fn tracer(&self) -> PathBuf {
+        self.dir.path().join("tcptrace")
+    }
+
+    /// The arguments of setpriv, up to and with the tracer.
+    fn setpriv(&self) -> Vec<String> {
+        let tracer = self.tracer().display().to_string();
+        let flags = "--reuid=65534 --regid=65534 --clear-groups --bounding-set=-all";
+        let flags = flags.split(' ').map(str::to_owned);
+        flags.chain([tracer]).collect()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(self.setpriv()).args(args);
+        command
+    }
+}
+
+/// Runs it to its end, which must come within the limit.
+#[track_caller]
+fn run(mut command: Command) -> Output {
+    command.stdin(Stdio::null());
+    let limit = LIMIT.as_secs();
+    // SAFETY: alarm is async-signal-safe; it survives exec, so the program is killed at the
+    // limit.
+    unsafe {
+        command.pre_exec(move || {
+            libc::alarm(limit as libc::c_uint);
+            Ok(())
+        })
+    };
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
