@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::change::View;
 use crate::state::StateSet;
-use crate::tuple::Role;
+use crate::tuple::{Role, Tuple};
 
 /// The user's filter: every field that is set must hold; within a list, any. What is not known
 /// of a connection does not hold.
@@ -49,11 +49,20 @@ impl Filter {
 
     /// The same whatever its state: for a transition, which is of two states.
     pub fn selects(&self, view: &View) -> bool {
-        self.ends(view) && self.owner(view) && self.place(view)
+        self.selects_tuple(&view.tuple) && self.owner(view) && self.place(view)
     }
 
-    fn ends(&self, view: &View) -> bool {
-        let (local, remote) = (view.tuple.local, view.tuple.remote);
+    /// Whether anything but the tuple has to be known of a connection to judge it.
+    pub fn asks_for_owner(&self) -> bool {
+        !(self.pids.is_empty()
+            && self.comms.is_empty()
+            && self.roles.is_empty()
+            && self.cgroups.is_empty())
+    }
+
+    /// Whether the ends and the namespace are those asked for.
+    pub fn selects_tuple(&self, tuple: &Tuple) -> bool {
+        let (local, remote) = (tuple.local, tuple.remote);
         let in_any = |nets: &[Net], ip| nets.is_empty() || nets.iter().any(|n| n.contains(ip));
         self.local_ports.admit(local.port())
             && self.remote_ports.admit(remote.port())
@@ -61,6 +70,7 @@ impl Filter {
             && in_any(&self.local_nets, local.ip())
             && in_any(&self.remote_nets, remote.ip())
             && self.family.is_none_or(|f| f == Family::of(local.ip()))
+            && (self.netns.is_empty() || tuple.netns.is_some_and(|n| self.netns.contains(&n)))
     }
 
     fn owner(&self, view: &View) -> bool {
@@ -90,8 +100,7 @@ impl Filter {
                 .as_deref()
                 .is_some_and(|id| id.starts_with(wanted.as_str())),
         };
-        (self.cgroups.is_empty() || self.cgroups.iter().any(in_cgroup))
-            && (self.netns.is_empty() || view.tuple.netns.is_some_and(|n| self.netns.contains(&n)))
+        self.cgroups.is_empty() || self.cgroups.iter().any(in_cgroup)
     }
 }
 

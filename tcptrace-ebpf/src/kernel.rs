@@ -23,6 +23,12 @@ pub(crate) trait Reader: Copy {
 
     /// A pointer field.
     fn pointer(self, base: *const u8, offset: u32) -> *const u8;
+
+    /// A field of another object, which a pointer of this one led to.
+    #[inline(always)]
+    fn follow<T: Copy + Default>(self, base: *const u8, offset: u32) -> T {
+        self.read(base, offset)
+    }
 }
 
 /// Plain loads, for pointers whose type the verifier knows (tp_btf and iterator arguments, and
@@ -79,6 +85,49 @@ impl Reader for Probed {
     #[inline(always)]
     fn pointer(self, base: *const u8, offset: u32) -> *const u8 {
         self.read::<u64>(base, offset) as *const u8
+    }
+}
+
+/// The first bytes of a kernel object, copied by one `bpf_probe_read_kernel`: cheaper than one
+/// for each field. A field behind them is read by itself.
+pub(crate) struct Window([u64; Window::BYTES as usize / 8]);
+
+impl Window {
+    /// All of `sock_common` up to the cookie, on every kernel so far.
+    const BYTES: u32 = 96;
+
+    /// The object at `base`; zeroes where it cannot be read.
+    #[inline(always)]
+    pub(crate) fn of(base: *const u8) -> Window {
+        let mut bytes = [0; Window::BYTES as usize / 8];
+        // SAFETY: the helper writes exactly as many bytes, or fails.
+        let failed =
+            unsafe { bpf_probe_read_kernel((&raw mut bytes).cast(), Window::BYTES, base.cast()) };
+        if failed != 0 {
+            count(counters::READ_FAULT);
+        }
+        Window(bytes)
+    }
+}
+
+impl Reader for &Window {
+    #[inline(always)]
+    fn read<T: Copy + Default>(self, base: *const u8, offset: u32) -> T {
+        if offset == ABSENT || offset + size_of::<T>() as u32 > Window::BYTES {
+            return Probed.read(base, offset);
+        }
+        // SAFETY: within the array, as just checked.
+        unsafe { core::ptr::read_volatile((&raw const self.0).byte_add(offset as usize).cast()) }
+    }
+
+    #[inline(always)]
+    fn pointer(self, base: *const u8, offset: u32) -> *const u8 {
+        self.read::<u64>(base, offset) as *const u8
+    }
+
+    #[inline(always)]
+    fn follow<T: Copy + Default>(self, base: *const u8, offset: u32) -> T {
+        Probed.read(base, offset)
     }
 }
 

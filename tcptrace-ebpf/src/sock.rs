@@ -45,7 +45,7 @@ pub(crate) fn tuple<R: Reader>(reader: R, sk: *const u8, port: u16) -> Tuple {
         rport: u16::from_be(dport),
         family,
         pad: 0,
-        netns: reader.read(net, offset!(net_ns_inum)),
+        netns: reader.follow(net, offset!(net_ns_inum)),
         pad2: 0,
     }
 }

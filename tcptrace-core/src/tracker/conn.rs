@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::cause::Cause;
 use crate::change::View;
 use crate::infer;
 use crate::input::SocketSnapshot;
@@ -23,6 +24,8 @@ pub(super) struct Conn {
     /// The last event; a dump that began before it says nothing new.
     pub(super) touched: Mono,
     pub(super) mini: bool,
+    /// A minisocket whose timer was stopped, when and why: dead unless it is armed again at once.
+    pub(super) dying: Option<(Mono, Cause)>,
     /// Reported as stuck in the present state.
     pub(super) shown: bool,
     /// In the present state since before the trace, or since an entry that was not seen.
@@ -136,8 +139,8 @@ pub(super) struct Listener {
 }
 
 impl Conn {
-    pub(super) fn new(tuple: Tuple, state: TcpState, entered: Entered, at: Mono) -> Conn {
-        Conn {
+    pub(super) fn new(tuple: Tuple, state: TcpState, entered: Entered, at: Mono) -> Box<Conn> {
+        Box::new(Conn {
             tuple,
             generation: 0,
             role: None,
@@ -145,6 +148,7 @@ impl Conn {
             entered,
             touched: at,
             mini: false,
+            dying: None,
             shown: false,
             found: !entered.exact,
             eof_read: false,
@@ -154,7 +158,7 @@ impl Conn {
             acquired: None,
             closer: None,
             facts: None,
-        }
+        })
     }
 
     /// Takes what a dump says of the socket, its state aside.

@@ -2,8 +2,8 @@
 
 use tcptrace_common::event::{STATE_DEAD, STATE_LAST_FPUT, STATE_NO_SOCKET};
 
+use super::Tracker;
 use super::conn::{Acquired, Conn, Entered, Listener};
-use super::{Dying, Tracker};
 use crate::cause::{self, Cause};
 use crate::change::Change;
 use crate::input::{Event, MiniOp, StateChange};
@@ -143,7 +143,7 @@ impl Tracker {
         change: &StateChange,
         born: Option<Mono>,
         changes: &mut Vec<Change>,
-    ) -> Conn {
+    ) -> Box<Conn> {
         let entered = born.map_or(Entered::before(event.at), Entered::at);
         let mut conn = Conn::new(change.tuple, change.old, entered, event.at);
         if change.old == TcpState::SynRecv || self.sweep.complete() {
@@ -192,7 +192,7 @@ impl Tracker {
         &mut self,
         event: &Event,
         change: &StateChange,
-        mut conn: Conn,
+        mut conn: Box<Conn>,
         cause: Cause,
         changes: &mut Vec<Change>,
     ) {
@@ -284,12 +284,9 @@ impl Tracker {
                 conn
             }
         };
-        let revived = self.dying.iter().rposition(|d| d.cookie == cookie);
         match op {
             MiniOp::Armed { .. } | MiniOp::Segment => {
-                if let Some(index) = revived {
-                    self.dying.remove(index);
-                }
+                conn.dying = None;
                 conn.mini = true;
                 if conn.state == substate {
                     conn.touched = at;
@@ -307,13 +304,11 @@ impl Tracker {
                 if cause == Cause::Destroyed && actor.is_some() {
                     conn.touched = at;
                 }
+                conn.dying = Some((at, cause));
                 self.conns.insert(cookie, conn);
-                self.dying.push_back(Dying { cookie, at, cause });
+                self.dying.push_back((at, cookie));
             }
             MiniOp::Expired => {
-                if let Some(index) = revived {
-                    self.dying.remove(index);
-                }
                 self.conns.insert(cookie, conn);
                 self.end(cookie, at, TcpState::Close, Cause::Timer, changes);
             }

@@ -55,11 +55,12 @@ pub struct Tracker {
     options: Options,
     now: Mono,
     began: Option<Mono>,
-    conns: Map<u64, Conn>,
+    /// Boxed: every event takes one out and puts it back.
+    conns: Map<u64, Box<Conn>>,
     /// When which connection is to be shown.
     due: BTreeSet<(Mono, u64)>,
     /// Minisockets whose timer was stopped, in the order of that.
-    dying: VecDeque<Dying>,
+    dying: VecDeque<(Mono, u64)>,
     /// Children born at LISTEN -> SYN_RECV, by address until their cookie is known.
     births: Map<u64, (Mono, Tuple)>,
     /// Generations of dead sockets that may connect again.
@@ -71,13 +72,6 @@ pub struct Tracker {
     reconciled: u64,
     anomalies: u64,
     stats: Stats,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Dying {
-    cookie: u64,
-    at: Mono,
-    cause: Cause,
 }
 
 /// A connection that is to be shown, and what the agent should look up before.
@@ -160,7 +154,7 @@ impl Tracker {
     /// When a tick is owed.
     pub fn next_deadline(&self) -> Option<Mono> {
         let due = self.due.first().map(|(at, _)| *at);
-        let dying = self.dying.front().map(|d| d.at.plus(REARM_NS));
+        let dying = self.dying.front().map(|(at, _)| at.plus(REARM_NS));
         due.into_iter().chain(dying).min()
     }
 
@@ -238,18 +232,18 @@ impl Tracker {
 
     /// Ends the minisockets whose timer was stopped and not armed again.
     fn bury(&mut self, now: Mono, changes: &mut Vec<Change>) {
-        while let Some(dying) = self.dying.front().copied() {
-            if dying.at.plus(REARM_NS) > now {
+        while let Some((at, cookie)) = self.dying.front().copied() {
+            if at.plus(REARM_NS) > now {
                 break;
             }
             self.dying.pop_front();
-            self.end(
-                dying.cookie,
-                dying.at,
-                TcpState::Close,
-                dying.cause,
-                changes,
-            );
+            match self.conns.get(&cookie).and_then(|conn| conn.dying) {
+                Some((stopped, cause)) if stopped == at => {
+                    self.end(cookie, at, TcpState::Close, cause, changes);
+                }
+                // It was armed again, or has run out.
+                _ => {}
+            }
         }
     }
 
@@ -299,6 +293,15 @@ impl Tracker {
             return;
         }
         self.due.remove(&(self.due_at(conn), cookie));
+        let age = conn.entered.age(at);
+        let old_enough = age.at_least().is_some_and(|age| age >= self.min_age());
+        let by_tuple = self.options.by.is_empty() && !self.options.filter.asks_for_owner();
+        if by_tuple && !told && !conn.shown && !old_enough {
+            if self.options.filter.selects_tuple(&conn.tuple) {
+                self.stats.left(conn.state, age, conn.found);
+            }
+            return;
+        }
         let mut view = conn.view(cookie, at, &self.world);
         if !self.options.filter.selects(&view) {
             return;
@@ -307,8 +310,9 @@ impl Tracker {
             view.verdict = Some(Verdict::DeadFdOpen);
         }
         if watched {
-            self.stats.left(&view, conn.found, cause, &self.options.by);
-            let old_enough = view.age.at_least().is_some_and(|age| age >= self.min_age());
+            self.stats.left(view.state, age, conn.found);
+            self.stats
+                .left_group(&view, conn.found, cause, &self.options.by);
             if !conn.shown && old_enough {
                 changes.push(Change::Stuck(view.clone()));
             }
@@ -357,7 +361,7 @@ impl Tracker {
     fn transition(
         &mut self,
         cookie: u64,
-        mut conn: Conn,
+        mut conn: Box<Conn>,
         at: Mono,
         next: TcpState,
         cause: Cause,

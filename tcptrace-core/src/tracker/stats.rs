@@ -50,11 +50,12 @@ impl Dwell {
 
 impl Stats {
     /// A stay has ended.
-    pub(super) fn left(&mut self, view: &View, found: bool, cause: Cause, by: &[Key]) {
-        self.states
-            .entry(view.state)
-            .or_default()
-            .left(view.age, found);
+    pub(super) fn left(&mut self, state: TcpState, age: Age, found: bool) {
+        self.states.entry(state).or_default().left(age, found);
+    }
+
+    /// The same for its group, if there are any.
+    pub(super) fn left_group(&mut self, view: &View, found: bool, cause: Cause, by: &[Key]) {
         if !by.is_empty() {
             let key = self.key(view, Some(cause), by);
             let group = self.groups.entry(key).or_default();

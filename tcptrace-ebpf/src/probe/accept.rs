@@ -9,7 +9,7 @@ use tcptrace_common::event::{Acquire, KIND_ACQUIRE};
 use tcptrace_common::tcp;
 
 use crate::filter::{self, Birth};
-use crate::kernel::{Probed, Reader, current_task, offset};
+use crate::kernel::{Probed, Reader, Window, current_task, offset};
 use crate::maps::emit;
 use crate::sock;
 
@@ -23,12 +23,13 @@ pub(crate) fn returned(fd: i64) {
         return;
     }
     let Some(sk) = socket_of(fd as u64) else { return };
-    let family: u16 = Probed.read(sk, offset!(skc_family));
+    let common = Window::of(sk);
+    let family: u16 = common.read(sk, offset!(skc_family));
     let protocol: u16 = Probed.read(sk, offset!(sk_protocol));
     if (family != tcp::AF_INET && family != tcp::AF_INET6) || protocol != tcp::IPPROTO_TCP {
         return;
     }
-    let cookie: u64 = Probed.read(sk, offset!(skc_cookie));
+    let cookie: u64 = common.read(sk, offset!(skc_cookie));
     if cookie == 0 {
         return;
     }
@@ -36,11 +37,11 @@ pub(crate) fn returned(fd: i64) {
     if !filter::selected(cookie) {
         return;
     }
-    let tuple = sock::tuple(Probed, sk, 0);
+    let tuple = sock::tuple(&common, sk, 0);
     if !filter::wants_tuple(&tuple) {
         return;
     }
-    let state: u8 = Probed.read(sk, offset!(skc_state));
+    let state: u8 = common.read(sk, offset!(skc_state));
     emit::<Acquire>(|record| {
         record.header = sock::header::<Acquire>(KIND_ACQUIRE, cookie, sk);
         record.tuple = tuple;
@@ -70,9 +71,6 @@ fn socket_of(fd: u64) -> Option<*const u8> {
         return None;
     }
     let socket = Probed.pointer(file, offset!(file_private_data));
-    if Probed.pointer(socket, offset!(socket_file)) != file {
-        return None;
-    }
     let sk = Probed.pointer(socket, offset!(socket_sk));
     (!sk.is_null()).then_some(sk)
 }

@@ -14,7 +14,7 @@ use tcptrace_common::event::{
 use tcptrace_common::tcp;
 
 use crate::filter;
-use crate::kernel::{Probed, Reader, Typed, offset};
+use crate::kernel::{Probed, Reader, Typed, Window, offset};
 use crate::maps::{config, emit};
 use crate::sock;
 
@@ -80,11 +80,12 @@ fn minisocket(timer: *const u8) -> Option<*const u8> {
 
 #[inline(always)]
 fn wanted(tw: *const u8) -> Option<(u64, Tuple)> {
-    let cookie: u64 = Probed.read(tw, offset!(skc_cookie));
+    let common = Window::of(tw);
+    let cookie: u64 = common.read(tw, offset!(skc_cookie));
     if !filter::selected(cookie) {
         return None;
     }
-    let tuple = sock::tuple(Probed, tw, 0);
+    let tuple = sock::tuple(&common, tw, 0);
     filter::wants_tuple(&tuple).then_some((cookie, tuple))
 }
 

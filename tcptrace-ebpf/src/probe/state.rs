@@ -56,19 +56,24 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
         return;
     }
     let (old, new) = (old as u8, new as u8);
+    let wanted = config!(states) & (1u32 << (old & 31) | 1u32 << (new & 31)) != 0;
+    let handshake = old == tcp::SYN_RECV && new == tcp::ESTABLISHED;
+    if !wanted && !handshake {
+        return;
+    }
     // Up to 6.12 the child wears its listener's cookie and tuple here: never ask for it.
     let child = old == tcp::LISTEN && new == tcp::SYN_RECV;
     let cookie = match child {
         true => 0,
-        // Asked before any filter: what follows on this socket, its minisocket above all, finds
-        // the cookie there.
+        // What follows on this socket finds the cookie there: accept, and its minisocket.
         // SAFETY: the verifier knows `sk` as a trusted sock.
         false => unsafe { bpf_get_socket_cookie(sk as *mut _) },
     };
-    if birth(cookie, old, new) {
-        return;
+    if handshake {
+        filter::select(cookie, Birth::Handshake);
+    } else if new == tcp::SYN_SENT {
+        filter::select(cookie, Birth::Connect);
     }
-    let wanted = config!(states) & (1u32 << (old & 31) | 1u32 << (new & 31)) != 0;
     if !wanted || !(child || filter::selected(cookie) || unaccepted(sk)) {
         return;
     }
@@ -125,17 +130,6 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
 fn unaccepted(sk: *const u8) -> bool {
     Typed.pointer(sk, offset!(sk_socket)).is_null()
         && Typed.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD == 0
-}
-
-/// Judges births by the owner filters; true if nothing else is to be done.
-#[inline(always)]
-fn birth(cookie: u64, old: u8, new: u8) -> bool {
-    match (old, new) {
-        (tcp::CLOSE, tcp::SYN_SENT) => filter::select(cookie, Birth::Connect),
-        (tcp::SYN_RECV, tcp::ESTABLISHED) => filter::select(cookie, Birth::Handshake),
-        _ => {}
-    }
-    cookie == 0 && old != tcp::LISTEN
 }
 
 /// Transitions that only a local call makes. With the lock owned, the running task made them;
