@@ -155,8 +155,8 @@ impl Stage {
         let shown: BTreeSet<String> = stuck.map(|e| e.id().to_owned()).collect();
         let expected = self.ids(&wanted);
         assert_eq!(shown, expected, "watch {filter:?}");
-        let entered = run.count("close_wait", "entered");
-        assert_eq!(entered, expected.len() as u64, "{}", run.summary);
+        let count = run.count("close_wait", "before") + run.count("close_wait", "entered");
+        assert_eq!(count, expected.len() as u64, "{}", run.summary);
     }
 
     fn ids(&self, wanted: impl Fn(&Leak) -> bool) -> BTreeSet<String> {

@@ -235,9 +235,13 @@ fn on_socket(verb: &str, socket: BorrowedFd<'_>, rest: &[&str]) -> io::Result<Ac
     let told = with_socket(Act::default(), socket);
     let (value, act) = bracket(verb, || call(verb, socket, rest))?;
     let now = with_socket(act, socket);
+    let (local, remote) = match now.remote {
+        Some(_) => (now.local, now.remote),
+        None => (told.local, told.remote),
+    };
     Ok(Act {
-        local: told.local.filter(|a| a.port() != 0).or(now.local),
-        remote: told.remote.or(now.remote),
+        local,
+        remote,
         value,
         ..now
     })
