@@ -164,6 +164,8 @@ pub struct SocketSnapshot {
     pub cgroup: Option<u64>,
     /// `sk_shutdown` bits.
     pub shutdown: Option<u8>,
+    /// A subflow of an MPTCP connection: no connection of its own.
+    pub mptcp: bool,
 }
 
 /// A socket's timer, as `ss -o` shows it.

@@ -96,6 +96,7 @@ fn snapshot() -> impl Strategy<Value = SocketSnapshot> {
             last_data_sent_ms: None,
             cgroup: None,
             shutdown: None,
+            mptcp: false,
         })
 }
 

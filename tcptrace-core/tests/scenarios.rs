@@ -278,6 +278,7 @@ impl<'a> Words<'a> {
             last_data_sent_ms: None,
             cgroup: None,
             shutdown: None,
+            mptcp: self.rest.contains(&"mptcp"),
         }
     }
 }

@@ -299,9 +299,7 @@ impl World {
     fn listener_owner(&self, tuple: &Tuple) -> Owner {
         let mut owner = match self.listener(tuple) {
             Some(Listener { holders, .. }) if !holders.is_empty() => {
-                let mut owner = self.owner(holders[0].pid, holders[0].comm);
-                owner.holders = holders.clone();
-                owner
+                self.owner(holders[0].pid, holders[0].comm)
             }
             Some(Listener {
                 opened_by: Some(actor),

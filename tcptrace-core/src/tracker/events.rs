@@ -275,8 +275,14 @@ impl Tracker {
         let mut conn = match (self.conns.remove(&cookie), op) {
             (Some(conn), _) => conn,
             // The end of one that was never heard of leaves nothing to follow.
-            (None, MiniOp::Expired | MiniOp::Cancelled { .. }) => return,
-            (None, _) => {
+            (None, MiniOp::Expired | MiniOp::Cancelled { .. } | MiniOp::Segment) => return,
+            // Of a connection of which nothing was seen although nothing was lost: an MPTCP
+            // subflow, whose state changes the programs leave out.
+            (None, MiniOp::Armed { .. }) if self.sweep.complete() && self.loss_free() => {
+                self.leave_out(cookie);
+                return;
+            }
+            (None, MiniOp::Armed { .. }) => {
                 let entered = Entered::before(at);
                 let mut conn = Conn::new(tuple, substate, entered, at);
                 conn.mini = true;
@@ -285,6 +291,10 @@ impl Tracker {
             }
         };
         match op {
+            // Its last segment: a RST reaches us after the timer that it stopped.
+            MiniOp::Segment if conn.dying.is_some() => {
+                self.conns.insert(cookie, conn);
+            }
             MiniOp::Armed { .. } | MiniOp::Segment => {
                 conn.dying = None;
                 conn.mini = true;

@@ -401,6 +401,11 @@ impl Tracker {
         conn.entered.latest.plus(self.min_age())
     }
 
+    /// Whether every event has come so far.
+    fn loss_free(&self) -> bool {
+        self.loss.ring_full + self.loss.recursion_missed == 0
+    }
+
     fn min_age(&self) -> u64 {
         self.options.filter.min_age_ns
     }

@@ -1,7 +1,7 @@
 //! What a dump of all sockets does: it lists those that were there before us, gives the facts
 //! that events do not carry, and reconciles after losses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Tracker;
 use super::conn::{Conn, Entered, Listener, World};
@@ -26,6 +26,8 @@ pub(super) struct SweepState {
     began: Option<Mono>,
     /// The first was taken whole: every older socket is known.
     first_done: bool,
+    /// MPTCP subflows, which are no connections of their own, and the sweep that saw each last.
+    left_out: BTreeMap<u64, u32>,
     /// Connections that ended while it ran, whose rows may still come.
     ended: BTreeSet<u64>,
 }
@@ -76,6 +78,10 @@ impl Tracker {
             });
             return;
         }
+        if socket.mptcp || self.sweep.left_out.contains_key(&cookie) {
+            self.leave_out(cookie);
+            return;
+        }
         let asked = self.sweep.began.unwrap_or(socket.at);
         let Some(mut conn) = self.conns.remove(&cookie) else {
             if self.sweep.began.is_some() && !self.sweep.ended.contains(&cookie) {
@@ -95,6 +101,11 @@ impl Tracker {
             }
         }
         self.conns.insert(cookie, conn);
+    }
+
+    /// Remembers that a socket is none of ours.
+    pub(super) fn leave_out(&mut self, cookie: u64) {
+        self.sweep.left_out.insert(cookie, self.sweep.number);
     }
 
     /// A socket that no event told of.
@@ -149,6 +160,9 @@ impl Tracker {
         self.sweep.first_done = true;
         self.sweep.ended.clear();
         let number = self.sweep.number;
+        self.sweep
+            .left_out
+            .retain(|_, seen_in| *seen_in + 1 >= number);
         self.world.drop_listeners(netns, number);
         self.infer_roles();
         let mut gone = Vec::new();

@@ -22,7 +22,10 @@ const OVERRUN: u16 = 4;
 /// Attributes of `linux/inet_diag.h`.
 const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SHUTDOWN: u16 = 8;
+const INET_DIAG_ULP_INFO: u16 = 16;
 const INET_DIAG_CGROUP_ID: u16 = 21;
+/// Inside `INET_DIAG_ULP_INFO`: the name of the upper layer protocol, zero-terminated.
+const INET_ULP_INFO_NAME: u16 = 1;
 /// `NLA_F_NESTED | NLA_F_NET_BYTEORDER`, not part of an attribute's type.
 const ATTRIBUTE_FLAGS: u16 = 0xc000;
 
@@ -173,6 +176,7 @@ pub(crate) fn socket(payload: &[u8], at: Mono, netns: u32) -> Result<SocketSnaps
         last_data_sent_ms: None,
         cgroup: None,
         shutdown: None,
+        mptcp: false,
     };
     for (kind, value) in Attributes(attributes) {
         match kind {
@@ -182,6 +186,10 @@ pub(crate) fn socket(payload: &[u8], at: Mono, netns: u32) -> Result<SocketSnaps
                 snapshot.last_ack_recv_ms = u32_at(value, LAST_ACK_RECV);
             }
             INET_DIAG_SHUTDOWN => snapshot.shutdown = value.first().copied(),
+            INET_DIAG_ULP_INFO => {
+                let name = Attributes(value).find(|(kind, _)| *kind == INET_ULP_INFO_NAME);
+                snapshot.mptcp = name.is_some_and(|(_, name)| name.starts_with(b"mptcp\0"));
+            }
             INET_DIAG_CGROUP_ID => {
                 snapshot.cgroup = u64::read_from_prefix(value).ok().map(|(id, _)| id);
             }
