@@ -45,8 +45,8 @@ pub(crate) fn wants_tuple(tuple: &Tuple) -> bool {
         let mut hit = false;
         for i in 0..MAX_FILTER {
             let port = config!(any_ports[i]);
-            hit |= (i as u32) < config!(any_ports_len)
-                && (port == tuple.lport || port == tuple.rport);
+            hit |=
+                (i as u32) < config!(any_ports_len) && (port == tuple.lport || port == tuple.rport);
         }
         if !hit {
             return false;

@@ -137,4 +137,3 @@ pub(crate) fn current_task() -> *const u8 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_get_current_task() as *const u8 }
 }
-

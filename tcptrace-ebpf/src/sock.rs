@@ -14,7 +14,14 @@ use crate::kernel::{Probed, Reader, current_task, offset};
 pub(crate) fn header<T>(kind: u16, cookie: u64, sk: *const u8) -> Header {
     // SAFETY: helpers without arguments.
     let (cpu, ts) = unsafe { (bpf_get_smp_processor_id(), bpf_ktime_get_ns()) };
-    Header { kind, size: size_of::<T>() as u16, cpu, ts, cookie, sk: sk as u64 }
+    Header {
+        kind,
+        size: size_of::<T>() as u16,
+        cpu,
+        ts,
+        cookie,
+        sk: sk as u64,
+    }
 }
 
 /// The tuple of anything that starts with a `sock_common`: sock or minisocket.

@@ -22,7 +22,9 @@ pub(crate) fn returned(fd: i64) {
     if fd < 0 {
         return;
     }
-    let Some(sk) = socket_of(fd as u64) else { return };
+    let Some(sk) = socket_of(fd as u64) else {
+        return;
+    };
     let common = Window::of(sk);
     let family: u16 = common.read(sk, offset!(skc_family));
     let protocol: u16 = Probed.read(sk, offset!(sk_protocol));

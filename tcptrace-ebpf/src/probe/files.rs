@@ -53,6 +53,10 @@ pub(crate) fn step(ctx: *const u8) {
     // SAFETY: the helpers are given the sizes of what they write and read.
     unsafe {
         bpf_probe_read_kernel((&raw mut held.comm).cast(), 16, comm.cast());
-        bpf_seq_write(seq, (&raw const held).cast::<c_void>(), size_of::<HeldFile>() as u32);
+        bpf_seq_write(
+            seq,
+            (&raw const held).cast::<c_void>(),
+            size_of::<HeldFile>() as u32,
+        );
     }
 }

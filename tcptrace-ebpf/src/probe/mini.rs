@@ -22,10 +22,14 @@ use crate::sock;
 #[inline(always)]
 pub(crate) fn timer(timer: *const u8, op: u8) {
     let Some(tw) = minisocket(timer) else { return };
-    let Some((cookie, tuple)) = wanted(tw) else { return };
+    let Some((cookie, tuple)) = wanted(tw) else {
+        return;
+    };
     let left = match op == MINI_ARMED {
         // SAFETY: a helper without arguments.
-        true => Typed.read::<u64>(timer, offset!(timer_expires)).wrapping_sub(unsafe { bpf_jiffies64() }),
+        true => Typed
+            .read::<u64>(timer, offset!(timer_expires))
+            .wrapping_sub(unsafe { bpf_jiffies64() }),
         false => 0,
     };
     if op != MINI_ARMED {
@@ -42,7 +46,9 @@ pub(crate) fn timer(timer: *const u8, op: u8) {
 #[inline(always)]
 pub(crate) fn cancelled<C: EbpfContext>(ctx: &C, timer: *const u8) {
     let Some(tw) = minisocket(timer) else { return };
-    let Some((cookie, tuple)) = wanted(tw) else { return };
+    let Some((cookie, tuple)) = wanted(tw) else {
+        return;
+    };
     emit::<MiniCancelled>(|record| {
         fill::<MiniCancelled>(&mut record.mini, tw, cookie, tuple, MINI_CANCELLED);
         sock::actor(&mut record.actor);
@@ -64,7 +70,9 @@ pub(crate) fn segment(sk: *const u8) {
     if sk.is_null() || Typed.read::<u8>(sk, offset!(skc_state)) != tcp::TIME_WAIT {
         return;
     }
-    let Some((cookie, tuple)) = wanted(sk) else { return };
+    let Some((cookie, tuple)) = wanted(sk) else {
+        return;
+    };
     emit::<Mini>(|record| fill::<Mini>(record, sk, cookie, tuple, MINI_SEGMENT));
 }
 

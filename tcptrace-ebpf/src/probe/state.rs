@@ -28,7 +28,9 @@ const FILE_REF_DEAD: u64 = 0xE000_0000_0000_0000;
 /// The main program: marks this CPU while it runs, so that its twin knows when it was skipped.
 #[inline(always)]
 pub(crate) fn main(sk: *const u8, old: i32, new: i32) {
-    let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else { return };
+    let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else {
+        return;
+    };
     // SAFETY: a valid pointer into this CPU's copy; volatile, since the twin reads it nested.
     unsafe { core::ptr::write_volatile(active, 1) };
     change(sk, old, new, 0);
@@ -41,7 +43,9 @@ pub(crate) fn main(sk: *const u8, old: i32, new: i32) {
 /// another program, so it runs then, and does the work only then.
 #[inline(always)]
 pub(crate) fn shadow(sk: *const u8, old: i32, new: i32) {
-    let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else { return };
+    let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else {
+        return;
+    };
     // SAFETY: a valid pointer into this CPU's copy.
     if unsafe { core::ptr::read_volatile(active) } != 0 {
         count(counters::SHADOW_STATE);
@@ -74,7 +78,10 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
     } else if new == tcp::SYN_SENT {
         filter::select(cookie, Birth::Connect);
     }
-    if !wanted || !(child || filter::selected(cookie) || unaccepted(sk)) {
+    // Listeners pass every filter: they own what nobody has accepted.
+    let listener = new == tcp::LISTEN || (old == tcp::LISTEN && !child);
+    let followed = child || listener || filter::selected(cookie) || unaccepted(sk);
+    if !wanted || !followed {
         return;
     }
     // SAFETY: as above; NULL where it is no TCP sock.
@@ -88,7 +95,7 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
     }
     let sport: u16 = Typed.read(tp, offset!(inet_sport));
     let tuple = sock::tuple(Typed, sk, u16::from_be(sport));
-    if !filter::wants_tuple(&tuple) {
+    if !listener && !filter::wants_tuple(&tuple) {
         return;
     }
     if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {

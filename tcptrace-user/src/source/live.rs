@@ -101,8 +101,9 @@ impl Live {
     /// If the output cannot be written.
     pub(crate) fn bootstrap<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
         self.sweep(pipeline)?;
-        self.facts(pipeline, true)?;
-        pipeline.feed(&Input::Tick(clock::mono()))
+        let now = clock::mono();
+        self.facts(pipeline, now, true)?;
+        pipeline.feed(&Input::Tick(now))
     }
 
     /// Takes what has come since the last step.
@@ -122,7 +123,7 @@ impl Live {
             self.probes
                 .unselect(|cookie| pipeline.tracker().knows(cookie));
         }
-        if self.facts(pipeline, false)? {
+        if self.facts(pipeline, now, false)? {
             pipeline.feed(&Input::Tick(now))?;
         }
         self.adapt(taken);
@@ -142,8 +143,9 @@ impl Live {
             self.sweep(pipeline)?;
             self.sweep(pipeline)?;
         }
-        self.facts(pipeline, true)?;
-        pipeline.feed(&Input::End(clock::mono()))
+        let now = clock::mono();
+        self.facts(pipeline, now, true)?;
+        pipeline.feed(&Input::End(now))
     }
 
     /// Empties the ring; gives the bytes taken.
@@ -308,9 +310,14 @@ impl Live {
     }
 
     /// Looks up what is to be shown with the connections that are due; false if it is too early
-    /// to look again. `at_once` it costs.
-    fn facts<S: Sink>(&mut self, pipeline: &mut Pipeline<S>, at_once: bool) -> io::Result<bool> {
-        let wanted = pipeline.tracker().wanted(clock::mono());
+    /// to look again, which `at_once` does not care for.
+    fn facts<S: Sink>(
+        &mut self,
+        pipeline: &mut Pipeline<S>,
+        now: Mono,
+        at_once: bool,
+    ) -> io::Result<bool> {
+        let wanted = pipeline.tracker().wanted(now);
         if wanted.iter().all(|w| w.mini) {
             return Ok(true);
         }
