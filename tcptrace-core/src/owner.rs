@@ -81,6 +81,8 @@ pub struct Holder {
 pub struct Process {
     /// Process id.
     pub pid: u32,
+    /// Start time since boot, ns, to 10 ms: tells a reused id apart. 0: not known.
+    pub start_ns: u64,
     /// Name of the process (of its first thread).
     pub comm: Comm,
     /// Its arguments, separated by blanks.
@@ -89,6 +91,14 @@ pub struct Process {
     pub cgroup: Option<Arc<str>>,
     /// Container id (docker, containerd, cri-o, podman) or systemd unit's machine.
     pub container: Option<Arc<str>>,
+}
+
+impl Process {
+    /// Whether a thread that started at `start_ns` can be one of this process: it is no older.
+    pub fn may_have_thread(&self, start_ns: u64) -> bool {
+        const STAT_GRAIN_NS: u64 = 10_000_000;
+        self.start_ns <= start_ns.saturating_add(STAT_GRAIN_NS)
+    }
 }
 
 /// The owner as it is shown: who to talk to about this socket.

@@ -8,7 +8,7 @@ use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder};
 use tcptrace_core::state::{ALL, StateSet, TcpState};
 use tcptrace_core::time::Mono;
-use tcptrace_core::tracker::{Options, Tracker};
+use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 use tcptrace_core::tuple::Tuple;
 
 fn state() -> impl Strategy<Value = TcpState> {
@@ -166,7 +166,8 @@ fn tracker(watched: StateSet, min_age_ns: u64) -> Tracker {
         },
         transitions: StateSet::all(),
         by: Vec::new(),
-        mini_events: true,
+        minisockets: Minisockets::Seen,
+        selective: false,
         mode: "full".to_owned(),
     })
 }

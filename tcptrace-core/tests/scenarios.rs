@@ -31,7 +31,7 @@ use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder, Process};
 use tcptrace_core::state::{StateSet, TcpState};
 use tcptrace_core::time::{Mono, parse_duration};
-use tcptrace_core::tracker::{Options, Tracker};
+use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 use tcptrace_core::tuple::{Role, Tuple};
 
 #[test]
@@ -110,7 +110,12 @@ fn options(line: &str) -> Options {
             false => StateSet::EMPTY,
         },
         by: Vec::new(),
-        mini_events: !words.contains(&"sampled"),
+        minisockets: match (words.contains(&"sampled"), words.contains(&"ignored")) {
+            (true, _) => Minisockets::Sampled,
+            (_, true) => Minisockets::Ignored,
+            _ => Minisockets::Seen,
+        },
+        selective: false,
         mode: "full".to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use crate::cause::Cause;
 use crate::change::View;
 use crate::infer;
 use crate::input::SocketSnapshot;
-use crate::owner::{Actor, Holder, Owner, Process};
+use crate::owner::{Actor, Comm, Holder, Owner, Process};
 use crate::state::TcpState;
 use crate::time::{Age, Mono};
 use crate::tuple::{ConnId, Role, Tuple};
@@ -198,6 +198,14 @@ impl Conn {
         }
     }
 
+    /// Every process that it leads to.
+    pub(super) fn pids(&self) -> impl Iterator<Item = u32> {
+        let holders = self.facts.as_deref().map_or(&[][..], |f| &f.holders);
+        let closer = self.closer.as_deref().map(|a| a.pid);
+        let acquirer = self.acquired.as_deref().map(|a| a.actor.pid);
+        holders.iter().map(|h| h.pid).chain(closer).chain(acquirer)
+    }
+
     /// Forgets what was found of the socket in a state that it has left.
     pub(super) fn outdated(&mut self) {
         if let Some(facts) = &mut self.facts {
@@ -254,7 +262,7 @@ impl Conn {
             let tid = acquired
                 .filter(|a| a.actor.pid == holder.pid)
                 .map(|a| a.actor.tid);
-            let mut owner = world.owner(holder.pid, holder.comm);
+            let mut owner = world.owner(holder.pid, holder.comm, None);
             owner.tid = tid;
             owner.fd = Some(holder.fd);
             owner.holders = holders.to_vec();
@@ -264,7 +272,7 @@ impl Conn {
         let Some(actor) = closer.or(acquired.map(|a| a.actor)) else {
             return Owner::default();
         };
-        let mut owner = world.owner(actor.pid, actor.comm);
+        let mut owner = world.owner(actor.pid, actor.comm, Some(actor.start_ns));
         owner.tid = acquired
             .filter(|a| a.actor.pid == actor.pid)
             .map(|a| a.actor.tid);
@@ -299,21 +307,23 @@ impl World {
     fn listener_owner(&self, tuple: &Tuple) -> Owner {
         let mut owner = match self.listener(tuple) {
             Some(Listener { holders, .. }) if !holders.is_empty() => {
-                self.owner(holders[0].pid, holders[0].comm)
+                self.owner(holders[0].pid, holders[0].comm, None)
             }
             Some(Listener {
                 opened_by: Some(actor),
                 ..
-            }) => self.owner(actor.pid, actor.comm),
+            }) => self.owner(actor.pid, actor.comm, Some(actor.start_ns)),
             _ => Owner::default(),
         };
         owner.by_listener = true;
         owner
     }
 
-    /// A process; `comm` is what to call it if nothing better is known.
-    fn owner(&self, pid: u32, comm: crate::owner::Comm) -> Owner {
+    /// A process; `comm` is what to call it if nothing better is known. `thread_ns`: when the
+    /// thread started that was seen, so that a later process with this id is not taken for it.
+    fn owner(&self, pid: u32, comm: Comm, thread_ns: Option<u64>) -> Owner {
         let process = self.processes.get(&pid);
+        let process = process.filter(|p| thread_ns.is_none_or(|ns| p.may_have_thread(ns)));
         let text = |get: fn(&Process) -> &Option<Arc<str>>| process.and_then(|p| get(p).clone());
         Owner {
             pid: Some(pid),

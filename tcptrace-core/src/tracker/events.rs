@@ -2,8 +2,8 @@
 
 use tcptrace_common::event::{STATE_DEAD, STATE_LAST_FPUT, STATE_NO_SOCKET};
 
-use super::Tracker;
 use super::conn::{Acquired, Conn, Entered, Listener};
+use super::{Minisockets, Tracker};
 use crate::cause::{self, Cause};
 use crate::change::Change;
 use crate::input::{Event, MiniOp, StateChange};
@@ -207,16 +207,16 @@ impl Tracker {
         let to_minisocket = matches!(change.old, TcpState::FinWait2 | TcpState::Closing)
             && change.err == 0
             && cause != Cause::NoLinger2;
-        let cause = match (to_minisocket, self.options.mini_events) {
-            (true, true) => Cause::TimeWaitOverflow,
-            (true, false) => {
-                // A minisocket lives on where nothing is seen of it: sweeps will tell.
+        let cause = match self.options.minisockets {
+            Minisockets::Seen if to_minisocket => Cause::TimeWaitOverflow,
+            // A minisocket lives on where nothing is seen of it: dumps will tell.
+            Minisockets::Sampled if to_minisocket => {
                 conn.mini = true;
                 conn.touched = event.at;
                 self.conns.insert(cookie, conn);
                 return;
             }
-            (false, _) => cause,
+            _ => cause,
         };
         self.conns.insert(cookie, conn);
         self.end(cookie, event.at, TcpState::Close, cause, changes);

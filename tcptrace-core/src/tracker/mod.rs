@@ -44,10 +44,23 @@ pub struct Options {
     pub transitions: StateSet,
     /// How the summary is grouped.
     pub by: Vec<Key>,
-    /// Minisockets are seen by events; if not, they are sampled by sweeps.
-    pub mini_events: bool,
+    /// How minisockets are followed.
+    pub minisockets: Minisockets,
+    /// The programs follow sockets of some owners only: a dump may well find others.
+    pub selective: bool,
     /// How the data was got, for the summary.
     pub mode: String,
+}
+
+/// How minisockets are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Minisockets {
+    /// By events: exactly.
+    Seen,
+    /// By dumps: estimated.
+    Sampled,
+    /// Not at all: nobody asked for the states that they can be in.
+    Ignored,
 }
 
 /// The state of everything.

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Tracker;
 use super::conn::{Conn, Entered, Listener, World};
+use super::{Minisockets, Tracker};
 use crate::cause::Cause;
 use crate::change::Change;
 use crate::infer;
@@ -82,6 +82,10 @@ impl Tracker {
             self.leave_out(cookie);
             return;
         }
+        let ignored = socket.mini && self.options.minisockets == Minisockets::Ignored;
+        if ignored || !self.options.filter.selects_tuple(&socket.tuple) {
+            return;
+        }
         let asked = self.sweep.began.unwrap_or(socket.at);
         let Some(mut conn) = self.conns.remove(&cookie) else {
             if self.sweep.began.is_some() && !self.sweep.ended.contains(&cookie) {
@@ -116,7 +120,8 @@ impl Tracker {
         conn.mini = socket.mini;
         conn.seen_in = self.sweep.number;
         conn.look(socket);
-        if self.sweep.first_done && self.options.watched.contains(socket.state) {
+        let missed = self.sweep.first_done && !self.options.selective;
+        if missed && self.options.watched.contains(socket.state) {
             self.reconciled += 1;
         }
         self.enter(socket.cookie, &mut conn, socket.state, entered, changes);
@@ -133,7 +138,7 @@ impl Tracker {
         changes: &mut Vec<Change>,
     ) {
         let watched = self.options.watched;
-        let sampled = conn.mini && !self.options.mini_events;
+        let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
         if !sampled && (watched.contains(conn.state) || watched.contains(socket.state)) {
             self.reconciled += 1;
         }
@@ -165,6 +170,7 @@ impl Tracker {
             .retain(|_, seen_in| *seen_in + 1 >= number);
         self.world.drop_listeners(netns, number);
         self.infer_roles();
+        self.forget_processes();
         let mut gone = Vec::new();
         #[expect(
             clippy::iter_over_hash_type,
@@ -185,7 +191,7 @@ impl Tracker {
             let Some(conn) = self.conns.get_mut(&cookie) else {
                 continue;
             };
-            let sampled = conn.mini && !self.options.mini_events;
+            let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
             let watched = self.options.watched.contains(conn.state);
             // It ended at an unknown time, so its duration is an estimate.
             conn.entered.exact = false;
@@ -215,6 +221,20 @@ impl Tracker {
                 _ => {}
             }
         }
+    }
+
+    /// Drops what is known of processes to which no socket leads any more.
+    fn forget_processes(&mut self) {
+        let mut pids = BTreeSet::new();
+        #[expect(clippy::iter_over_hash_type, reason = "collected into an ordered set")]
+        for conn in self.conns.values() {
+            pids.extend(conn.pids());
+        }
+        for listener in self.world.listeners.values().flatten() {
+            pids.extend(listener.holders.iter().map(|h| h.pid));
+            pids.extend(listener.opened_by.map(|a| a.pid));
+        }
+        self.world.processes.retain(|pid, _| pids.contains(pid));
     }
 
     fn fin_timeout(&self, tuple: &Tuple) -> Option<u64> {

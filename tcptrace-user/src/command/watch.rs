@@ -15,14 +15,13 @@ use tcptrace_core::report::summary::SummaryLine;
 use tcptrace_core::report::summary_text;
 use tcptrace_core::report::watch::{Printer, Style};
 use tcptrace_core::time::WallAnchor;
-use tcptrace_core::tracker::{Options, Tracker};
+use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
 use crate::error::{CannotRun, Usage};
 use crate::kernel::inspect::Kernel;
 use crate::kernel::plan::{Mechanism, Plan, PlanOptions, UnknownMechanism, plan};
-use crate::kernel::probes::Probes;
 use crate::kernel_filter;
 use crate::options::{Terminal, Watch};
 use crate::pipeline::{Pipeline, Sink};
@@ -89,24 +88,28 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
                 .notice(&format!("{event}: {} {hooks}", chosen.mechanism));
         }
     }
-    let mini_events = probes.sees_minisockets();
-    let sampling = start::watches_minisockets(scope.states) && !mini_events;
+    let minisockets = match (
+        start::watches_minisockets(scope.states),
+        probes.sees_minisockets(),
+    ) {
+        (false, _) => Minisockets::Ignored,
+        (true, true) => Minisockets::Seen,
+        (true, false) => Minisockets::Sampled,
+    };
+    let selective = scope.config.flags & FLAG_SELECTED != 0;
     let tracker = Tracker::new(Options {
         watched: options.filter.states,
         filter: options.filter.clone(),
         transitions: options.transitions,
         by: options.by.clone(),
-        mini_events,
+        minisockets,
+        selective,
         mode: plan.mode.to_string(),
     });
     let mut pipeline = Pipeline::new(tracker, Screen::new(options, anchor)?);
-    let mut live = live(
-        options,
-        probes,
-        start::decoder(kernel),
-        sampling,
-        &scope.config,
-    );
+    let sampling = minisockets == Minisockets::Sampled;
+    let owner_filter = selective.then(|| owner_filter(options));
+    let mut live = Live::new(probes, start::decoder(kernel), owner_filter, sampling);
     live.bootstrap(&mut pipeline)?;
     pipeline.sink().flush()?;
     options.terminal.notice(&format!(
@@ -171,23 +174,13 @@ fn selected_max() -> u32 {
     inuse.unwrap_or(0).saturating_mul(4).max(LEAST)
 }
 
-fn live(
-    options: &Watch,
-    probes: Probes,
-    decoder: tcptrace_core::decode::Decoder,
-    sampling: bool,
-    config: &Config,
-) -> Live {
+fn owner_filter(options: &Watch) -> OwnerFilter {
     let pids = options.filter.pids.clone();
-    let owner_filter: Option<OwnerFilter> = match config.flags & FLAG_SELECTED != 0 {
-        false => None,
-        true => Some(Box::new(move |socket, scan| {
-            let held = || scan.of(socket.cookie, Some(socket.inode)).unwrap_or(&[]);
-            // One that nobody holds may be a listener's: the whole filter judges it later.
-            pids.is_empty() || socket.inode == 0 || held().iter().any(|h| pids.contains(&h.pid))
-        })),
-    };
-    Live::new(probes, decoder, owner_filter, sampling)
+    Box::new(move |socket, scan| {
+        let held = || scan.of(socket.cookie, Some(socket.inode)).unwrap_or(&[]);
+        // One that nobody holds may be a listener's: the whole filter judges it later.
+        pids.is_empty() || socket.inode == 0 || held().iter().any(|h| pids.contains(&h.pid))
+    })
 }
 
 /// What ends the watch: ^C, SIGTERM, or time.

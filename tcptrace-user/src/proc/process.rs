@@ -21,8 +21,12 @@ pub(crate) fn process(pid: u32) -> Option<Process> {
     let cgroup = read(pid, "cgroup", CGROUP)
         .and_then(|bytes| cgroup_path(&String::from_utf8_lossy(&bytes)).map(Arc::from));
     let container = cgroup.as_deref().and_then(container).map(Arc::from);
+    let start_ns = read(pid, "stat", 4096)
+        .and_then(|bytes| start_time(&bytes))
+        .unwrap_or(0);
     Some(Process {
         pid,
+        start_ns,
         comm,
         cmdline,
         cgroup,
@@ -35,6 +39,16 @@ fn read(pid: u32, name: &str, limit: u64) -> Option<Vec<u8>> {
     let file = File::open(format!("/proc/{pid}/{name}")).ok()?;
     file.take(limit).read_to_end(&mut bytes).ok()?;
     Some(bytes)
+}
+
+/// Field 22 of `/proc/PID/stat`, in hundredths of a second (USER_HZ) since boot. The name in field
+/// 2 may hold anything, parentheses too, so fields are counted from the last one.
+fn start_time(stat: &[u8]) -> Option<u64> {
+    const TICK_NS: u64 = 10_000_000;
+    let behind = stat.iter().rposition(|b| *b == b')')? + 1;
+    let text = std::str::from_utf8(&stat[behind..]).ok()?;
+    let ticks: u64 = text.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    ticks.checked_mul(TICK_NS)
 }
 
 /// Arguments separated by blanks; `None` where there are none (a kernel thread, a zombie).

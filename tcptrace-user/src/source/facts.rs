@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 use tcptrace_core::input::{Definition, SocketSnapshot};
 use tcptrace_core::owner::{Comm, Holder};
 use tcptrace_core::state::StateSet;
-use tcptrace_core::time::Mono;
 use tcptrace_core::tracker::{Tracker, Wanted};
 
-use crate::clock;
 use crate::kernel::probes::Probes;
 use crate::netns;
 use crate::proc;
@@ -17,27 +15,17 @@ use crate::proc;
 /// Up to so many sockets are asked for one by one; beyond, a dump is cheaper.
 const ONE_BY_ONE: usize = 64;
 
-/// How many times its own cost a scan waits before the next: it takes at most 5 % of one CPU.
-const SCAN_COST: u64 = 20;
-
 /// Who has which socket open, everywhere, as of the last scan.
 #[derive(Default)]
 pub(crate) struct HolderScan {
     by_cookie: BTreeMap<u64, Vec<Holder>>,
     /// Where there is no iterator: by the inode of the socket's file.
     by_inode: Option<proc::Owners>,
-    not_before: Mono,
 }
 
 impl HolderScan {
-    /// Whether the last scan is long enough ago.
-    pub(crate) fn affordable(&self) -> bool {
-        clock::mono() >= self.not_before
-    }
-
     /// Scans the files of all processes.
     pub(crate) fn run(&mut self, probes: &mut Probes) {
-        let began = clock::mono();
         self.by_cookie.clear();
         self.by_inode = None;
         let listed = probes.lists_holders()
@@ -58,8 +46,6 @@ impl HolderScan {
         } else {
             self.by_inode = proc::holders().ok();
         }
-        let ended = clock::mono();
-        self.not_before = ended.plus(ended.since(began) * SCAN_COST);
     }
 
     /// Who has it open; `None`: not known.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::input::{Definition, EventBody, Input, Loss, SocketSnapshot, Sweep};
+use tcptrace_core::owner::Actor;
 use tcptrace_core::state::{StateSet, TcpState};
 use tcptrace_core::time::Mono;
 
@@ -33,6 +34,10 @@ const LOSS_EVERY: u64 = 1_000_000_000;
 const SWEEP_EVERY: u64 = 10_000_000_000;
 const SWEEP_COST: u64 = 50;
 
+/// How many times its own cost a look at what is to be shown waits before the next: it takes at
+/// most 5 % of one CPU.
+const FACTS_COST: u64 = 20;
+
 /// Where minisockets are not seen by events they are sampled this often, ns.
 const SAMPLE_EVERY: u64 = 1_000_000_000;
 
@@ -55,7 +60,12 @@ pub(crate) struct Live {
     last_loss: Loss,
     loss_at: Mono,
     sweep_at: Mono,
-    new_pids: Vec<u32>,
+    facts_at: Mono,
+    /// Processes with a thread that was not seen before, to be looked up while they live.
+    new_threads: Vec<u32>,
+    /// The youngest thread that was seen of each process: a younger one may be of another
+    /// process with the same id.
+    seen: foldhash::HashMap<u32, u64>,
     pause: Duration,
     notices: Vec<String>,
 }
@@ -79,7 +89,9 @@ impl Live {
             last_loss: Loss::default(),
             loss_at: Mono(0),
             sweep_at: Mono(0),
-            new_pids: Vec::new(),
+            facts_at: Mono(0),
+            new_threads: Vec::new(),
+            seen: foldhash::HashMap::default(),
             pause: PAUSE_MIN,
             notices: Vec::new(),
         }
@@ -157,15 +169,16 @@ impl Live {
                 probes,
                 decoder,
                 undecodable,
-                new_pids,
+                new_threads,
+                seen,
                 ..
             } = self;
             let more = probes.drain(BATCH, |record| {
                 taken += record.len() + 8;
                 match decoder.decode(record) {
                     Ok(event) => {
-                        if let Some(pid) = acting_process(&event.body) {
-                            note(new_pids, pid);
+                        if let Some(actor) = acting(&event.body) {
+                            note(new_threads, seen, actor);
                         }
                         if written.is_ok() {
                             written = pipeline.feed(&Input::Kernel(event));
@@ -184,12 +197,11 @@ impl Live {
 
     /// Reads /proc of processes that act on sockets, while they live.
     fn processes<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
-        let mut left = NEW_PROCESSES;
-        for pid in std::mem::take(&mut self.new_pids) {
-            if left == 0 || pipeline.tracker().knows_process(pid) {
-                continue;
-            }
-            left -= 1;
+        let mut pids = std::mem::take(&mut self.new_threads);
+        pids.sort_unstable();
+        pids.dedup();
+        self.new_threads = pids.split_off(pids.len().min(NEW_PROCESSES));
+        for pid in pids {
             if let Some(process) = proc::process(pid) {
                 pipeline.feed(&Input::Define(Definition::Process(process)))?;
             }
@@ -321,9 +333,10 @@ impl Live {
         if wanted.iter().all(|w| w.mini) {
             return Ok(true);
         }
-        if !at_once && !self.scan.affordable() {
+        if !at_once && now < self.facts_at {
             return Ok(false);
         }
+        let began = clock::mono();
         let sockets = facts::look_up(&wanted);
         for socket in &sockets {
             pipeline.feed(&Input::Socket(*socket))?;
@@ -332,6 +345,8 @@ impl Live {
         for definition in facts::definitions(&wanted, &sockets, &self.scan, pipeline.tracker()) {
             pipeline.feed(&Input::Define(definition))?;
         }
+        let ended = clock::mono();
+        self.facts_at = ended.plus(ended.since(began) * FACTS_COST);
         Ok(true)
     }
 
@@ -360,18 +375,23 @@ fn wanted_states() -> StateSet {
     states
 }
 
-fn acting_process(body: &EventBody) -> Option<u32> {
+fn acting(body: &EventBody) -> Option<&Actor> {
     match body {
-        EventBody::State(change) => change.actor.map(|a| a.pid),
-        EventBody::Accept { actor, .. } | EventBody::Eof { actor } => Some(actor.pid),
+        EventBody::State(change) => change.actor.as_ref(),
+        EventBody::Accept { actor, .. } | EventBody::Eof { actor } => Some(actor),
         EventBody::Mini { .. } => None,
     }
 }
 
-/// Remembers a few distinct processes.
-fn note(pids: &mut Vec<u32>, pid: u32) {
-    const MOST: usize = 256;
-    if pids.last() != Some(&pid) && pids.len() < MOST && !pids.contains(&pid) {
-        pids.push(pid);
+/// Remembers a process if one of its threads is new.
+fn note(new: &mut Vec<u32>, seen: &mut foldhash::HashMap<u32, u64>, actor: &Actor) {
+    const MOST: usize = 65_536;
+    if seen.len() >= MOST {
+        seen.clear();
+    }
+    let youngest = seen.entry(actor.pid).or_default();
+    if actor.start_ns > *youngest {
+        *youngest = actor.start_ns;
+        new.push(actor.pid);
     }
 }
