@@ -13,6 +13,9 @@ pub const KIND_MINI: u16 = 3;
 /// A receive returned 0 on a socket in CLOSE_WAIT: [`Eof`].
 pub const KIND_EOF: u16 = 4;
 
+/// A socket that is left out on purpose, a subflow of an MPTCP connection: [`Header`] alone.
+pub const KIND_LEFT_OUT: u16 = 5;
+
 /// Starts every record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

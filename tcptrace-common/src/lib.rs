@@ -16,4 +16,4 @@ pub mod tcp;
 compile_error!("tcptrace's ABI is little endian");
 
 /// Bumped with every change of a struct in this crate.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -70,6 +70,7 @@ impl Decoder {
                     actor: actor(&record.actor),
                 }
             }
+            abi::KIND_LEFT_OUT => EventBody::LeftOut,
             kind => return Err(DecodeError::Kind(kind)),
         };
         Ok(Event {

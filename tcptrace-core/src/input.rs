@@ -65,6 +65,8 @@ pub enum EventBody {
         /// What.
         op: MiniOp,
     },
+    /// A subflow of an MPTCP connection, which is no connection of its own.
+    LeftOut,
     /// A receive returned 0 in CLOSE_WAIT.
     Eof {
         /// Who read.
@@ -209,6 +211,8 @@ pub enum Sweep {
         at: Mono,
         /// Namespaces that were dumped whole; sockets of others are neither missed nor found.
         netns: Vec<u32>,
+        /// Namespaces that could not be dumped whole.
+        partly: Vec<u32>,
     },
 }
 

@@ -28,12 +28,14 @@ impl Tuple {
     /// Whether a listener bound to `addr` would have accepted this connection.
     pub fn came_through(&self, addr: SocketAddr) -> bool {
         addr.port() == self.local.port()
-            && (addr.ip() == self.local.ip() || is_unspecified(addr.ip()))
+            && (addr.ip() == self.local.ip() || covers(addr.ip(), self.local.ip()))
     }
 }
 
-fn is_unspecified(ip: IpAddr) -> bool {
-    ip.is_unspecified()
+/// Whether a listener bound to `any` takes connections to `ip`: `[::]` takes IPv4 as well, unless
+/// it is IPV6_V6ONLY, which cannot be seen.
+fn covers(any: IpAddr, ip: IpAddr) -> bool {
+    any.is_unspecified() && (any.is_ipv6() || ip.is_ipv4())
 }
 
 /// Which side asked for the connection.

@@ -139,6 +139,7 @@ fn inputs(steps: &[(Step, u64)]) -> Vec<Input> {
             Step::End => Input::Sweep(Sweep::End {
                 at: now,
                 netns: vec![1],
+                partly: Vec::new(),
             }),
             Step::Tick => Input::Tick(now),
             Step::Holders(cookie, n) => Input::Define(Definition::Holders {

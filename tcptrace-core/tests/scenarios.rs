@@ -204,6 +204,7 @@ impl<'a> Words<'a> {
                 fd: self.number("fd"),
                 state: TcpState::Established,
             }),
+            "left_out" => self.event(EventBody::LeftOut),
             "eof" => self.event(EventBody::Eof {
                 actor: self.actor().expect("actor"),
             }),
@@ -227,6 +228,7 @@ impl<'a> Words<'a> {
             "end" => Input::Sweep(Sweep::End {
                 at: self.at,
                 netns: vec![1],
+                partly: Vec::new(),
             }),
             "tick" => Input::Tick(self.at),
             "socket" => Input::Socket(self.socket()),

@@ -27,7 +27,7 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUN
 #[map]
 pub(crate) static SELECTED: HashMap<u64, u8> = HashMap::with_max_entries(1 << 16, 0);
 
-/// Cookies whose EOF was reported, so that a spinning reader cannot flood the ring. Losing one
+/// Connections whose EOF was reported, so that a spinning reader cannot flood the ring. Losing one
 /// costs a second report, never a wrong one: that is why this may be an LRU map.
 #[map]
 pub(crate) static EOF_SEEN: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1 << 14, 0);

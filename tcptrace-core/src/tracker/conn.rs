@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::PARTED;
 use crate::cause::Cause;
 use crate::change::View;
 use crate::infer;
@@ -26,6 +27,8 @@ pub(super) struct Conn {
     pub(super) mini: bool,
     /// A minisocket whose timer was stopped, when and why: dead unless it is armed again at once.
     pub(super) dying: Option<(Mono, Cause)>,
+    /// Its owner called close() after shutdown(): the full socket ends by itself.
+    pub(super) closed: bool,
     /// Reported as stuck in the present state.
     pub(super) shown: bool,
     /// In the present state since before the trace, or since an entry that was not seen.
@@ -136,6 +139,8 @@ pub(super) struct Listener {
     pub(super) holders: Vec<Holder>,
     pub(super) opened_by: Option<Actor>,
     pub(super) seen_in: u32,
+    /// It was closed; its queue is emptied right after.
+    pub(super) gone: bool,
 }
 
 impl Conn {
@@ -149,6 +154,7 @@ impl Conn {
             touched: at,
             mini: false,
             dying: None,
+            closed: false,
             shown: false,
             found: !entered.exact,
             eof_read: false,
@@ -235,7 +241,7 @@ impl Conn {
         View {
             at,
             id: ConnId {
-                cookie,
+                cookie: cookie & !PARTED,
                 generation: self.generation,
             },
             tuple: self.tuple,
@@ -288,35 +294,57 @@ impl Conn {
 #[derive(Clone, Debug, Default)]
 pub(super) struct World {
     pub(super) listeners: BTreeMap<(Option<u32>, u16), Vec<Listener>>,
+    /// One of them is marked as gone.
+    pub(super) any_gone: bool,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) fin_timeouts: BTreeMap<u32, u64>,
 }
 
 impl World {
-    /// The listener that a connection came through: bound to its address, else to any.
-    pub(super) fn listener(&self, tuple: &Tuple) -> Option<&Listener> {
-        let candidates = self.listeners.get(&(tuple.netns, tuple.local.port()))?;
+    /// The listeners that a connection may have come through: bound to its address, else to any;
+    /// several with SO_REUSEPORT.
+    pub(super) fn listeners(&self, tuple: &Tuple) -> Vec<&Listener> {
+        let key = (tuple.netns, tuple.local.port());
+        let all = self.listeners.get(&key).map_or(&[][..], Vec::as_slice);
         let bound = |l: &&Listener| l.tuple.local.ip() == tuple.local.ip();
         let any = |l: &&Listener| tuple.came_through(l.tuple.local);
-        candidates
-            .iter()
-            .find(bound)
-            .or_else(|| candidates.iter().find(any))
+        let live = |l: &&Listener| !l.gone;
+        let mut found: Vec<&Listener> = all.iter().filter(bound).collect();
+        if found.is_empty() {
+            found = all.iter().filter(any).collect();
+        }
+        if found.iter().any(|l| !l.gone) {
+            found.retain(live);
+        }
+        found
     }
 
+    /// Whose queue an unaccepted connection is in. Of several listeners nobody can say which one:
+    /// then only what they have in common is said.
     fn listener_owner(&self, tuple: &Tuple) -> Owner {
-        let mut owner = match self.listener(tuple) {
-            Some(Listener { holders, .. }) if !holders.is_empty() => {
-                self.owner(holders[0].pid, holders[0].comm, None)
-            }
-            Some(Listener {
-                opened_by: Some(actor),
-                ..
-            }) => self.owner(actor.pid, actor.comm, Some(actor.start_ns)),
-            _ => Owner::default(),
-        };
-        owner.by_listener = true;
-        owner
+        let owners = self.listeners(tuple).into_iter().map(|listener| {
+            let held = listener
+                .holders
+                .first()
+                .map(|h| self.owner(h.pid, h.comm, None));
+            let opened = || {
+                listener
+                    .opened_by
+                    .map(|a| self.owner(a.pid, a.comm, Some(a.start_ns)))
+            };
+            held.or_else(opened).unwrap_or_default()
+        });
+        let common = owners.reduce(|a, b| match a.pid == b.pid {
+            true => a,
+            false => Owner {
+                comm: a.comm.filter(|c| Some(*c) == b.comm),
+                ..Owner::default()
+            },
+        });
+        Owner {
+            by_listener: true,
+            ..common.unwrap_or_default()
+        }
     }
 
     /// A process; `comm` is what to call it if nothing better is known. `thread_ns`: when the
@@ -327,7 +355,11 @@ impl World {
         let text = |get: fn(&Process) -> &Option<Arc<str>>| process.and_then(|p| get(p).clone());
         Owner {
             pid: Some(pid),
-            comm: Some(process.map_or(comm, |p| p.comm)),
+            // A holder's name is fresh; an actor's is its thread's.
+            comm: Some(match thread_ns {
+                Some(_) => process.map_or(comm, |p| p.comm),
+                None => comm,
+            }),
             cmdline: text(|p| &p.cmdline),
             cgroup: text(|p| &p.cgroup),
             container: text(|p| &p.container),

@@ -3,7 +3,7 @@
 use tcptrace_common::event::{STATE_DEAD, STATE_LAST_FPUT, STATE_NO_SOCKET};
 
 use super::conn::{Acquired, Conn, Entered, Listener};
-use super::{Minisockets, Tracker};
+use super::{Minisockets, PARTED, Tracker};
 use crate::cause::{self, Cause};
 use crate::change::Change;
 use crate::input::{Event, MiniOp, StateChange};
@@ -44,6 +44,7 @@ impl Tracker {
             holders: Vec::new(),
             opened_by: change.actor,
             seen_in: self.sweep.number(),
+            gone: false,
         });
     }
 
@@ -69,13 +70,17 @@ impl Tracker {
         let mut generation = self.reusable.get(&event.cookie).map_or(0, |g| g + 1);
         if let Some(before) = self.conns.get(&event.cookie) {
             generation = before.generation + 1;
-            self.end(
-                event.cookie,
-                event.at,
-                TcpState::Close,
-                Cause::Disconnect,
-                changes,
-            );
+            if before.mini {
+                self.part(event.cookie, event.at, changes);
+            } else {
+                self.end(
+                    event.cookie,
+                    event.at,
+                    TcpState::Close,
+                    Cause::Disconnect,
+                    changes,
+                );
+            }
         }
         let mut conn = Conn::new(
             change.tuple,
@@ -97,6 +102,30 @@ impl Tracker {
             Cause::Connect,
             changes,
         );
+    }
+
+    /// The socket connects again while the minisocket of its last connection lives on.
+    fn part(&mut self, cookie: u64, at: Mono, changes: &mut Vec<Change>) {
+        let parted = cookie | PARTED;
+        self.end(parted, at, TcpState::Close, Cause::EndNotSeen, changes);
+        let Some(conn) = self.conns.remove(&cookie) else {
+            return;
+        };
+        if self.due.remove(&(self.due_at(&conn), cookie)) {
+            self.due.insert((self.due_at(&conn), parted));
+        }
+        self.conns.insert(parted, conn);
+    }
+
+    /// The key under which a minisocket is kept; `None`: it is of a connection of which nothing
+    /// is kept, whose cookie another one has now.
+    pub(super) fn minisocket_key(&self, cookie: u64, tuple: &Tuple) -> Option<u64> {
+        let parted = cookie | PARTED;
+        match (self.conns.get(&parted), self.conns.get(&cookie)) {
+            (Some(conn), _) if conn.tuple == *tuple => Some(parted),
+            (_, Some(conn)) if conn.tuple != *tuple && !conn.mini => None,
+            _ => Some(cookie),
+        }
     }
 
     fn moves(&mut self, event: &Event, change: &StateChange, changes: &mut Vec<Change>) {
@@ -123,12 +152,11 @@ impl Tracker {
         let cause = cause::of_change(change);
         if matches!(cause, Cause::Close | Cause::Exit | Cause::ResetSent) {
             conn.released(change.actor);
-        } else if cause == Cause::Shutdown {
-            conn.closer = change.actor.map(Box::new);
         }
         if change.new == TcpState::Close {
             self.closes(event, change, conn, cause, changes);
         } else if change.old == change.new {
+            conn.closed = true;
             conn.touched = event.at;
             self.conns.insert(cookie, conn);
         } else {
@@ -144,6 +172,7 @@ impl Tracker {
         born: Option<Mono>,
         changes: &mut Vec<Change>,
     ) -> Box<Conn> {
+        let born = born.filter(|_| change.old == TcpState::SynRecv);
         let entered = born.map_or(Entered::before(event.at), Entered::at);
         let mut conn = Conn::new(change.tuple, change.old, entered, event.at);
         if change.old == TcpState::SynRecv || self.sweep.complete() {
@@ -206,7 +235,12 @@ impl Tracker {
         conn.fd_open = change.flags & open == 0 && cause != Cause::ResetSent;
         let to_minisocket = matches!(change.old, TcpState::FinWait2 | TcpState::Closing)
             && change.err == 0
-            && cause != Cause::NoLinger2;
+            && match cause {
+                Cause::NoLinger2 | Cause::Disconnect => false,
+                // close() with unread data or SO_LINGER 0; else it tells of itself first.
+                Cause::ResetSent => conn.closed,
+                _ => true,
+            };
         let cause = match self.options.minisockets {
             Minisockets::Seen if to_minisocket => Cause::TimeWaitOverflow,
             // A minisocket lives on where nothing is seen of it: dumps will tell.
@@ -231,7 +265,12 @@ impl Tracker {
         state: TcpState,
         changes: &mut Vec<Change>,
     ) {
+        self.births.remove(&event.sk);
         let known = self.conns.remove(&event.cookie);
+        if known.is_none() && state == TcpState::Close {
+            // It was reset in the queue: nothing follows.
+            return;
+        }
         let mut conn = known.unwrap_or_else(|| {
             let entered = Entered::before(event.at);
             let mut conn = Conn::new(tuple, state, entered, event.at);
@@ -247,6 +286,7 @@ impl Tracker {
         }));
         conn.tuple = tuple;
         self.conns.insert(event.cookie, conn);
+        self.reconsider(event.cookie);
     }
 
     pub(super) fn eof(&mut self, event: &Event, actor: Actor) {
@@ -267,21 +307,22 @@ impl Tracker {
         op: MiniOp,
         changes: &mut Vec<Change>,
     ) {
-        let (cookie, at) = (event.cookie, event.at);
-        if cookie == 0 {
-            self.anomalies += 1;
+        let at = event.at;
+        if event.cookie == 0 {
+            // One that nobody has asked for its cookie was there before the first dump.
+            self.anomalies += u64::from(self.sweep.complete());
             return;
         }
+        if self.sweep.leaves_out(event.cookie) {
+            return;
+        }
+        let Some(cookie) = self.minisocket_key(event.cookie, &tuple) else {
+            return;
+        };
         let mut conn = match (self.conns.remove(&cookie), op) {
             (Some(conn), _) => conn,
             // The end of one that was never heard of leaves nothing to follow.
             (None, MiniOp::Expired | MiniOp::Cancelled { .. } | MiniOp::Segment) => return,
-            // Of a connection of which nothing was seen although nothing was lost: an MPTCP
-            // subflow, whose state changes the programs leave out.
-            (None, MiniOp::Armed { .. }) if self.sweep.complete() && self.loss_free() => {
-                self.leave_out(cookie);
-                return;
-            }
             (None, MiniOp::Armed { .. }) => {
                 let entered = Entered::before(at);
                 let mut conn = Conn::new(tuple, substate, entered, at);

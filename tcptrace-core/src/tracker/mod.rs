@@ -14,6 +14,7 @@ use crate::cause::Cause;
 use crate::change::{Change, View};
 use crate::filter::Filter;
 use crate::input::{Definition, EventBody, Input, Loss};
+use crate::owner::Comm;
 use crate::report::summary::Key;
 use crate::state::{StateSet, TcpState};
 use crate::time::Mono;
@@ -32,6 +33,10 @@ const REARM_NS: u64 = 50_000_000;
 
 /// How many dead sockets with an open file are remembered, so that a reconnect gets its number.
 const MAX_REUSABLE: usize = 65_536;
+
+/// Added to the cookie of a minisocket whose full socket has connected again meanwhile: both have
+/// the same cookie. The kernel's cookies are far smaller (they count up from 1).
+const PARTED: u64 = 1 << 63;
 
 /// What the user asked of the tracker.
 #[derive(Clone, Debug)]
@@ -147,12 +152,14 @@ impl Tracker {
                         self.mini(event, tuple, substate, op, changes);
                     }
                     EventBody::Eof { actor } => self.eof(event, actor),
+                    EventBody::LeftOut => self.leave_out(event.cookie),
                 }
             }
             Input::Lost(loss) => self.loss = *loss,
             Input::Tick(at) | Input::End(at) => {
                 self.advance(*at);
                 self.bury(*at, changes);
+                self.world.drop_gone_listeners();
                 self.show_due(*at, changes);
             }
             Input::Socket(socket) => {
@@ -204,14 +211,19 @@ impl Tracker {
         self.conns.is_empty()
     }
 
-    /// Whether the facts about a process are known.
-    pub fn knows_process(&self, pid: u32) -> bool {
-        self.world.processes.contains_key(&pid)
+    /// Whether the facts about a process are known, under this name.
+    pub fn knows_process(&self, pid: u32, comm: Option<Comm>) -> bool {
+        let process = self.world.processes.get(&pid);
+        process.is_some_and(|p| comm.is_none_or(|comm| comm == p.comm))
     }
 
-    /// Cookie of the listener whose queue an unaccepted connection is in.
-    pub fn listener_of(&self, tuple: &Tuple) -> Option<u64> {
-        self.world.listener(tuple).map(|l| l.cookie)
+    /// Cookies of the listeners whose queue an unaccepted connection may be in.
+    pub fn listeners_of(&self, tuple: &Tuple) -> Vec<u64> {
+        self.world
+            .listeners(tuple)
+            .iter()
+            .map(|l| l.cookie)
+            .collect()
     }
 
     fn advance(&mut self, at: Mono) {
@@ -230,6 +242,7 @@ impl Tracker {
                     let facts = conn.facts.get_or_insert_default();
                     facts.held_at = Some(now);
                     facts.holders.clone_from(holders);
+                    self.reconsider(*cookie);
                 } else {
                     self.world.listener_holders(*cookie, holders);
                 }
@@ -364,10 +377,10 @@ impl Tracker {
             if self.options.filter.selects(&view) {
                 conn.shown = true;
                 changes.push(Change::Stuck(view));
+                return;
             }
-        } else {
-            self.due.insert((self.due_at(conn), cookie));
         }
+        self.due.insert((self.due_at(conn), cookie));
     }
 
     /// Moves `conn` on and puts it back.
@@ -414,9 +427,16 @@ impl Tracker {
         conn.entered.latest.plus(self.min_age())
     }
 
-    /// Whether every event has come so far.
-    fn loss_free(&self) -> bool {
-        self.loss.ring_full + self.loss.recursion_missed == 0
+    /// Something was learned of a connection that the filter may have rejected for not knowing
+    /// it: it is to be shown if it fits now.
+    fn reconsider(&mut self, cookie: u64) {
+        let Some(conn) = self.conns.get(&cookie) else {
+            return;
+        };
+        if self.options.watched.contains(conn.state) && !conn.shown {
+            let due = self.due_at(conn);
+            self.due.insert((due, cookie));
+        }
     }
 
     fn min_age(&self) -> u64 {

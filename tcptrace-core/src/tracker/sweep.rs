@@ -18,6 +18,9 @@ use crate::tuple::{Role, Tuple};
 /// that moves between hash chains meanwhile.
 const MISSED: u8 = 2;
 
+/// Sockets of a namespace that cannot be found are believed for so long.
+const NETNS_GONE_NS: u64 = 120_000_000_000;
+
 /// Where the dumps stand.
 #[derive(Debug, Default)]
 pub(super) struct SweepState {
@@ -42,6 +45,11 @@ impl SweepState {
         self.first_done
     }
 
+    /// Whether a socket is left out on purpose.
+    pub(super) fn leaves_out(&self, cookie: u64) -> bool {
+        self.left_out.contains_key(&cookie)
+    }
+
     pub(super) fn removed(&mut self, cookie: u64) {
         if self.began.is_some() {
             self.ended.insert(cookie);
@@ -58,9 +66,9 @@ impl Tracker {
                 self.sweep.began = Some(*at);
                 self.sweep.ended.clear();
             }
-            Sweep::End { at, netns } => {
+            Sweep::End { at, netns, partly } => {
                 self.advance(*at);
-                self.end_sweep(netns, changes);
+                self.end_sweep(netns, partly, changes);
             }
         }
     }
@@ -75,10 +83,11 @@ impl Tracker {
                 holders: Vec::new(),
                 opened_by: None,
                 seen_in: self.sweep.number,
+                gone: false,
             });
             return;
         }
-        if socket.mptcp || self.sweep.left_out.contains_key(&cookie) {
+        if socket.mptcp || self.sweep.leaves_out(cookie) {
             self.leave_out(cookie);
             return;
         }
@@ -87,6 +96,13 @@ impl Tracker {
             return;
         }
         let asked = self.sweep.began.unwrap_or(socket.at);
+        let key = match socket.mini {
+            true => self.minisocket_key(cookie, &socket.tuple),
+            false => Some(cookie),
+        };
+        let Some(cookie) = key else {
+            return;
+        };
         let Some(mut conn) = self.conns.remove(&cookie) else {
             if self.sweep.began.is_some() && !self.sweep.ended.contains(&cookie) {
                 self.found(socket, changes);
@@ -95,6 +111,7 @@ impl Tracker {
         };
         conn.seen_in = self.sweep.number;
         conn.missed = 0;
+        let role = conn.role;
         conn.look(socket);
         let same = conn.state == socket.state && (conn.mini == socket.mini);
         if !same && conn.touched < asked {
@@ -104,7 +121,11 @@ impl Tracker {
                 self.reconcile(cookie, &mut conn, socket, changes);
             }
         }
+        let told = conn.role;
         self.conns.insert(cookie, conn);
+        if told != role {
+            self.reconsider(cookie);
+        }
     }
 
     /// Remembers that a socket is none of ours.
@@ -139,7 +160,10 @@ impl Tracker {
     ) {
         let watched = self.options.watched;
         let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
-        if !sampled && (watched.contains(conn.state) || watched.contains(socket.state)) {
+        if !sampled
+            && !self.options.selective
+            && (watched.contains(conn.state) || watched.contains(socket.state))
+        {
             self.reconciled += 1;
         }
         let last = conn.touched;
@@ -158,7 +182,7 @@ impl Tracker {
         conn.look(socket);
     }
 
-    fn end_sweep(&mut self, netns: &[u32], changes: &mut Vec<Change>) {
+    fn end_sweep(&mut self, netns: &[u32], partly: &[u32], changes: &mut Vec<Change>) {
         let Some(began) = self.sweep.began.take() else {
             return;
         };
@@ -177,7 +201,12 @@ impl Tracker {
             reason = "sorted before anything comes of it"
         )]
         for (cookie, conn) in &mut self.conns {
-            let covered = conn.tuple.netns.is_none_or(|n| netns.contains(&n));
+            // A namespace that was not found at all is gone, unless something happens in it: one
+            // that no process is in can only be kept alive by an open file.
+            let covered = conn.tuple.netns.is_none_or(|n| {
+                let gone = !partly.contains(&n) && began.since(conn.touched) > NETNS_GONE_NS;
+                netns.contains(&n) || gone
+            });
             if !covered || conn.seen_in == number || conn.touched >= began {
                 continue;
             }
@@ -195,7 +224,7 @@ impl Tracker {
             let watched = self.options.watched.contains(conn.state);
             // It ended at an unknown time, so its duration is an estimate.
             conn.entered.exact = false;
-            if watched && !sampled {
+            if watched && !sampled && !self.options.selective {
                 self.reconciled += 1;
             }
             let cause = if sampled {
@@ -211,15 +240,21 @@ impl Tracker {
     /// they came through it; else they connected.
     fn infer_roles(&mut self) {
         let world = &self.world;
+        let through = |tuple: &Tuple| !world.listeners(tuple).is_empty();
+        let mut told = Vec::new();
         #[expect(clippy::iter_over_hash_type, reason = "each is judged by itself")]
-        for conn in self.conns.values_mut() {
-            let through = |t: &Tuple| world.listener(t).is_some();
-            match conn.role {
-                None if through(&conn.tuple) => conn.role = Some(Role::Passive),
-                None => conn.role = Some(Role::Active),
-                Some(Role::Unaccepted) if !through(&conn.tuple) => conn.role = Some(Role::Active),
-                _ => {}
-            }
+        for (cookie, conn) in &mut self.conns {
+            let role = match conn.role {
+                None if through(&conn.tuple) => Role::Passive,
+                None => Role::Active,
+                Some(Role::Unaccepted) if !through(&conn.tuple) => Role::Active,
+                Some(_) => continue,
+            };
+            conn.role = Some(role);
+            told.push(*cookie);
+        }
+        for cookie in told {
+            self.reconsider(cookie);
         }
     }
 
@@ -253,10 +288,20 @@ impl World {
     }
 
     pub(super) fn listener_gone(&mut self, cookie: u64) {
-        for list in self.listeners.values_mut() {
-            list.retain(|l| l.cookie != cookie);
+        for listener in self.listeners.values_mut().flatten() {
+            listener.gone |= listener.cookie == cookie;
         }
-        self.listeners.retain(|_, list| !list.is_empty());
+        self.any_gone = true;
+    }
+
+    /// Forgets listeners that were closed: their queues have been emptied since.
+    pub(super) fn drop_gone_listeners(&mut self) {
+        if std::mem::take(&mut self.any_gone) {
+            for list in self.listeners.values_mut() {
+                list.retain(|l| !l.gone);
+            }
+            self.listeners.retain(|_, list| !list.is_empty());
+        }
     }
 
     pub(super) fn listener_holders(&mut self, cookie: u64, holders: &[Holder]) {

@@ -3,7 +3,7 @@
 //! `sock:sock_recv_length (struct sock *sk, int ret, int flags)`, 6.3 and later. Process context.
 //! Fires for every receive of every protocol; splice() is not seen.
 
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use tcptrace_common::event::{Eof, KIND_EOF};
 use tcptrace_common::tcp;
 
@@ -29,16 +29,29 @@ pub(crate) fn received(sk: *const u8, ret: i32, flags: i32) {
     {
         return;
     }
+    // A receive into an empty buffer returns 0, too: the end is reached when all is copied.
+    // SAFETY: the verifier knows `sk` as a trusted sock; NULL where it is no TCP sock.
+    let tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as *const u8;
+    if tp.is_null() {
+        return;
+    }
+    let next: u32 = Typed.read(tp, offset!(rcv_nxt));
+    if next != Typed.read::<u32>(tp, offset!(copied_seq)) {
+        return;
+    }
     // SAFETY: the verifier knows `sk` as a trusted sock.
     let cookie = unsafe { bpf_get_socket_cookie(sk as *mut _) };
+    let tuple = sock::tuple(Typed, sk, 0);
+    if !filter::selected(cookie) || !filter::wants_tuple(&tuple) {
+        return;
+    }
+    // A socket that connects again has other ports.
+    let key = cookie ^ u64::from(tuple.lport) << 48 ^ u64::from(tuple.rport) << 32;
     // SAFETY: the value is not read.
-    if !filter::selected(cookie) || unsafe { EOF_SEEN.get(&cookie) }.is_some() {
+    if unsafe { EOF_SEEN.get(&key) }.is_some() {
         return;
     }
-    if !filter::wants_tuple(&sock::tuple(Typed, sk, 0)) {
-        return;
-    }
-    let _ = EOF_SEEN.insert(&cookie, &1, 0);
+    let _ = EOF_SEEN.insert(&key, &1, 0);
     emit::<Eof>(|record| {
         record.header = sock::header::<Eof>(KIND_EOF, cookie, sk);
         sock::actor(&mut record.actor);

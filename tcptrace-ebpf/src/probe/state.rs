@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use tcptrace_common::counters;
 use tcptrace_common::event::{
-    self, KIND_STATE, STATE_ACTOR, STATE_DEAD, STATE_EXITING, STATE_LAST_FPUT, STATE_NO_LINGER2,
+    self, Header, KIND_LEFT_OUT, KIND_STATE, STATE_ACTOR, STATE_DEAD, STATE_EXITING, STATE_LAST_FPUT, STATE_NO_LINGER2,
     STATE_NO_SOCKET, STATE_OWNED, STATE_SHADOW, STATE_SHUT_RCV, STATE_SHUT_SEND, State, StateBy,
 };
 use tcptrace_common::layout::ABSENT;
@@ -91,6 +91,7 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
     }
     if offset!(is_mptcp) != ABSENT && Typed.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
         count(counters::MPTCP);
+        emit::<Header>(|record| *record = sock::header::<Header>(KIND_LEFT_OUT, cookie, sk));
         return;
     }
     let sport: u16 = Typed.read(tp, offset!(inet_sport));

@@ -179,6 +179,9 @@ fn owner_filter(options: &Watch) -> OwnerFilter {
     Box::new(move |socket, scan| {
         let held = || scan.of(socket.cookie, Some(socket.inode)).unwrap_or(&[]);
         // One that nobody holds may be a listener's: the whole filter judges it later.
+        if socket.mini && !pids.is_empty() {
+            return false;
+        }
         pids.is_empty() || socket.inode == 0 || held().iter().any(|h| pids.contains(&h.pid))
     })
 }

@@ -151,7 +151,8 @@ impl Probes {
         if selection.mini {
             for (program, tracepoint) in MINI {
                 let attached = self.tp_btf(program, tracepoint, btf);
-                if self.keep(attached) {
+                // Nearly all that kfree_skb tells is of other sockets, and so are its misses.
+                if self.keep(attached) && program != "mini_segment" {
                     self.counted.push(program);
                 }
             }
@@ -163,7 +164,9 @@ impl Probes {
         match &selection.accept {
             AcceptBy::Syscalls(tracefs) => {
                 let attached = self.accept_syscalls(tracefs);
-                self.keep(attached);
+                if self.keep(attached) {
+                    self.counted.push("accept_exit");
+                }
             }
             AcceptBy::RawSysExit => {
                 let attached = self.accept_raw();
@@ -312,6 +315,7 @@ impl Probes {
         let fd = match program {
             aya::programs::Program::BtfTracePoint(p) => p.fd().map(|fd| fd.as_fd().as_raw_fd()),
             aya::programs::Program::RawTracePoint(p) => p.fd().map(|fd| fd.as_fd().as_raw_fd()),
+            aya::programs::Program::TracePoint(p) => p.fd().map(|fd| fd.as_fd().as_raw_fd()),
             _ => return 0,
         };
         let Ok(fd) = fd else { return 0 };
@@ -369,18 +373,15 @@ impl Probes {
         self.selected.insert(cookie, 1, 0)
     }
 
-    /// Forgets the selected sockets for which `keep` is false.
-    pub(crate) fn unselect(&mut self, mut keep: impl FnMut(u64) -> bool) {
-        let gone: Vec<u64> = self
-            .selected
-            .keys()
-            .flatten()
-            .filter(|c| !keep(*c))
-            .collect();
-        for cookie in gone {
-            // Gone already is as good.
-            let _ = self.selected.remove(&cookie);
-        }
+    /// Cookies of the sockets that the programs follow.
+    pub(crate) fn selected(&self) -> Vec<u64> {
+        self.selected.keys().flatten().collect()
+    }
+
+    /// Follows a socket no longer.
+    pub(crate) fn unselect(&mut self, cookie: u64) {
+        // Gone already is as good.
+        let _ = self.selected.remove(&cookie);
     }
 }
 

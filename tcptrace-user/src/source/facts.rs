@@ -8,11 +8,13 @@ use tcptrace_core::owner::{Comm, Holder};
 use tcptrace_core::state::StateSet;
 use tcptrace_core::tracker::{Tracker, Wanted};
 
+use crate::clock;
 use crate::kernel::probes::Probes;
 use crate::netns;
 use crate::proc;
 
-/// Up to so many sockets are asked for one by one; beyond, a dump is cheaper.
+/// Up to so many sockets are asked for one by one, if their ports are known; beyond, a dump is
+/// cheaper.
 const ONE_BY_ONE: usize = 64;
 
 /// Who has which socket open, everywhere, as of the last scan.
@@ -78,9 +80,13 @@ pub(crate) fn look_up(wanted: &[Wanted]) -> Vec<SocketSnapshot> {
         let Ok(mut inside) = namespace.look_inside() else {
             continue;
         };
-        if here.len() <= ONE_BY_ONE {
+        // Before the kernel is asked: what it says is no older, and events since then are newer.
+        let asked = clock::mono();
+        let by_itself = here.len() <= ONE_BY_ONE && here.iter().all(|w| w.tuple.local.port() != 0);
+        if by_itself {
             for one in here {
-                sockets.extend(inside.diag.get(&one.tuple, one.cookie).ok().flatten());
+                let socket = inside.diag.get(&one.tuple, one.cookie).ok().flatten();
+                sockets.extend(socket.map(|s| SocketSnapshot { at: asked, ..s }));
             }
         } else {
             let mut cookies: Vec<u64> = here.iter().map(|w| w.cookie).collect();
@@ -88,7 +94,10 @@ pub(crate) fn look_up(wanted: &[Wanted]) -> Vec<SocketSnapshot> {
             // What a broken dump leaves out is shown without these facts.
             let _ = inside.diag.dump(StateSet::all(), &mut |socket| {
                 if cookies.binary_search(&socket.cookie).is_ok() {
-                    sockets.push(socket);
+                    sockets.push(SocketSnapshot {
+                        at: asked,
+                        ..socket
+                    });
                 }
             });
         }
@@ -105,13 +114,13 @@ pub(crate) fn definitions(
     tracker: &Tracker,
 ) -> Vec<Definition> {
     let inodes: BTreeMap<u64, u32> = sockets.iter().map(|s| (s.cookie, s.inode)).collect();
-    let mut pids = std::collections::BTreeSet::new();
+    let mut processes: BTreeMap<u32, Option<Comm>> = BTreeMap::new();
     let mut definitions = Vec::new();
     let mut define = |cookie: u64, inode: Option<u32>| {
         let Some(holders) = scan.of(cookie, inode) else {
             return;
         };
-        pids.extend(holders.iter().map(|h| h.pid));
+        processes.extend(holders.iter().map(|h| (h.pid, Some(h.comm))));
         definitions.push(Definition::Holders {
             cookie,
             holders: holders.to_vec(),
@@ -122,17 +131,21 @@ pub(crate) fn definitions(
     }
     let listeners: std::collections::BTreeSet<u64> = wanted
         .iter()
-        .filter_map(|w| tracker.listener_of(&w.tuple))
+        .filter(|w| w.unaccepted)
+        .flat_map(|w| tracker.listeners_of(&w.tuple))
         .collect();
     for cookie in listeners {
         define(cookie, None);
     }
-    pids.extend(wanted.iter().filter_map(|w| w.pid));
-    let new = pids.into_iter().filter(|pid| !tracker.knows_process(*pid));
-    let processes: Vec<Definition> = new
-        .filter_map(proc::process)
-        .map(Definition::Process)
-        .collect();
-    definitions.extend(processes);
+    for pid in wanted.iter().filter_map(|w| w.pid) {
+        processes.entry(pid).or_default();
+    }
+    let new = processes
+        .into_iter()
+        .filter(|(pid, comm)| !tracker.knows_process(*pid, *comm));
+    definitions.extend(
+        new.filter_map(|(pid, _)| proc::process(pid))
+            .map(Definition::Process),
+    );
     definitions
 }

@@ -57,9 +57,13 @@ pub(crate) struct Live {
     /// Dump sooner: minisockets are sampled.
     sampling: bool,
     undecodable: u64,
+    /// Sockets of a dump that found no room in the map of selected ones.
+    map_full: u64,
     last_loss: Loss,
     loss_at: Mono,
     sweep_at: Mono,
+    /// Not before this, even if something was lost: dumping takes time from draining.
+    sweep_after_loss: Mono,
     facts_at: Mono,
     /// Processes with a thread that was not seen before, to be looked up while they live.
     new_threads: Vec<u32>,
@@ -86,9 +90,11 @@ impl Live {
             owner_filter,
             sampling,
             undecodable: 0,
+            map_full: 0,
             last_loss: Loss::default(),
             loss_at: Mono(0),
             sweep_at: Mono(0),
+            sweep_after_loss: Mono(0),
             facts_at: Mono(0),
             new_threads: Vec::new(),
             seen: foldhash::HashMap::default(),
@@ -132,8 +138,15 @@ impl Live {
         }
         if now >= self.sweep_at {
             self.sweep(pipeline)?;
-            self.probes
-                .unselect(|cookie| pipeline.tracker().knows(cookie));
+            // Those whose birth is still in the ring are known after it is drained.
+            let selected = self.probes.selected();
+            self.drain(pipeline)?;
+            for cookie in selected
+                .into_iter()
+                .filter(|c| !pipeline.tracker().knows(*c))
+            {
+                self.probes.unselect(cookie);
+            }
         }
         if self.facts(pipeline, now, false)? {
             pipeline.feed(&Input::Tick(now))?;
@@ -213,6 +226,7 @@ impl Live {
         let loss = match self.probes.loss() {
             Ok(loss) => Loss {
                 undecodable: self.undecodable,
+                map_full: loss.map_full + self.map_full,
                 ..loss
             },
             Err(error) => {
@@ -226,7 +240,8 @@ impl Live {
         }
         let lost = |l: Loss| l.ring_full + l.recursion_missed;
         if lost(loss) > lost(self.last_loss) {
-            self.sweep_at = self.sweep_at.min(clock::mono().plus(LOSS_EVERY));
+            let soon = clock::mono().plus(LOSS_EVERY).max(self.sweep_after_loss);
+            self.sweep_at = self.sweep_at.min(soon);
         }
         self.last_loss = loss;
         pipeline.feed(&Input::Lost(loss))
@@ -239,7 +254,7 @@ impl Live {
             self.scan.run(&mut self.probes);
         }
         pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }))?;
-        let mut whole = Vec::new();
+        let (mut whole, mut partly) = (Vec::new(), Vec::new());
         let found = match netns::all() {
             Ok(found) => found.namespaces,
             Err(error) => {
@@ -250,18 +265,27 @@ impl Live {
         for namespace in found {
             match self.dump(&namespace, pipeline)? {
                 Ok(()) => whole.push(namespace.inode),
-                Err(why) => self.notices.push(why),
+                Err(why) => {
+                    partly.push(namespace.inode);
+                    self.notices.push(why);
+                }
             }
         }
         self.drain(pipeline)?;
         let at = clock::mono();
-        pipeline.feed(&Input::Sweep(Sweep::End { at, netns: whole }))?;
+        pipeline.feed(&Input::Sweep(Sweep::End {
+            at,
+            netns: whole,
+            partly,
+        }))?;
         let every = if self.sampling {
             SAMPLE_EVERY
         } else {
             SWEEP_EVERY
         };
-        self.sweep_at = at.plus(every.max(at.since(began) * SWEEP_COST));
+        let rest = at.since(began) * SWEEP_COST;
+        self.sweep_at = at.plus(every.max(rest));
+        self.sweep_after_loss = at.plus(rest / 4);
         Ok(())
     }
 
@@ -315,8 +339,9 @@ impl Live {
         }
         let followed = filter(socket, &self.scan);
         if followed && let Err(error) = self.probes.select(socket.cookie) {
+            self.map_full += 1;
             self.notices
-                .push(format!("a socket cannot be followed: {error}"));
+                .push(format!("not every socket can be followed: {error}"));
         }
         followed
     }
@@ -338,6 +363,7 @@ impl Live {
         }
         let began = clock::mono();
         let sockets = facts::look_up(&wanted);
+        self.drain(pipeline)?;
         for socket in &sockets {
             pipeline.feed(&Input::Socket(*socket))?;
         }
@@ -379,7 +405,7 @@ fn acting(body: &EventBody) -> Option<&Actor> {
     match body {
         EventBody::State(change) => change.actor.as_ref(),
         EventBody::Accept { actor, .. } | EventBody::Eof { actor } => Some(actor),
-        EventBody::Mini { .. } => None,
+        EventBody::Mini { .. } | EventBody::LeftOut => None,
     }
 }
 
