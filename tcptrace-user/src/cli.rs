@@ -41,7 +41,7 @@ pub(crate) struct Global {
     /// Print no notices on standard error, only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Print more notices; twice: what is attached, and how
+    /// Print more notices: what is attached, and how
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -87,7 +87,7 @@ pub(crate) struct Watch {
     /// Stop after this time, as ^C does: print the summary, exit 0
     #[arg(short, long, value_name = "D", value_parser = parse_duration)]
     pub(crate) duration: Option<u64>,
-    /// Start every line with the time: local (default), utc, rel (s since the start) or ns
+    /// Start every line with the time: -T or -T=local, -T=utc, -T=rel (s since the start), -T=ns
     /// (CLOCK_MONOTONIC)
     #[arg(
         short = 'T',
@@ -98,7 +98,7 @@ pub(crate) struct Watch {
         default_missing_value = "local"
     )]
     pub(crate) timestamp: Option<Timestamp>,
-    /// Print every transition, of all states unless --state is given
+    /// Print every transition, too, of all states unless --state is given
     #[arg(long)]
     pub(crate) transitions: bool,
     /// Group the summary by these: state, comm, pid, peer, port, container, cause
@@ -133,7 +133,7 @@ pub(crate) struct Snapshot {
     /// Count sockets by these instead of listing them: state, comm, pid, peer
     #[arg(long, value_name = "KEYS", value_delimiter = ',', value_parser = parse_snapshot_key)]
     pub(crate) by: Vec<Key>,
-    /// Print one line of counts by state
+    /// Print counts by state, and what other tools call these sockets
     #[arg(long)]
     pub(crate) summary: bool,
     /// Print JSON lines
@@ -200,7 +200,8 @@ pub(crate) struct Filters {
     /// Processes in this cgroup or below it, or in the container with this id
     #[arg(long, value_name = "PATH|ID", value_delimiter = ',')]
     pub(crate) cgroup: Vec<String>,
-    /// Network namespaces: a file, the pid of a process in it, its number, or its name
+    /// Network namespaces: a file, the pid of a process in it, its number, or its name [watch: all,
+    /// snapshot: this one]
     #[arg(long, value_name = "PATH|PID|INO|NAME", value_delimiter = ',')]
     pub(crate) netns: Vec<String>,
 }

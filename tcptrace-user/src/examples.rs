@@ -18,7 +18,7 @@ EXAMPLES
   sudo tcptrace watch -s close_wait --min-age 30s -T
       sockets that their owner has not closed for 30 s after the peer did, with the time
   sudo tcptrace watch -p 4711 --transitions
-      every state change of the sockets of one process, like tcpstates
+      every state change of the sockets of one process, like tcpstates, and those that linger
   sudo tcptrace watch -s time_wait --min-age 0 --raddr 10.0.0.0/8 -D 443 -d 60s
       for a minute, every TIME_WAIT towards these servers
   sudo tcptrace watch -s cw --by comm,peer -d 10m --json > close_wait.jsonl
@@ -30,7 +30,7 @@ EXAMPLES
 pub(crate) const SNAPSHOT: &str = "\
 EXAMPLES
   tcptrace snapshot --summary
-      one line: how many sockets are in which state
+      how many sockets are in which state, and what `ss -s` and sockstat call them
   sudo tcptrace snapshot -s close_wait
       every CLOSE_WAIT with its process, descriptor, age and what is unread
   sudo tcptrace snapshot --by state,comm
