@@ -213,6 +213,8 @@ pub enum Sweep {
         netns: Vec<u32>,
         /// Namespaces that could not be dumped whole.
         partly: Vec<u32>,
+        /// Processes whose namespace could not even be found out.
+        hidden: u32,
     },
 }
 

@@ -140,6 +140,7 @@ fn inputs(steps: &[(Step, u64)]) -> Vec<Input> {
                 at: now,
                 netns: vec![1],
                 partly: Vec::new(),
+                hidden: 0,
             }),
             Step::Tick => Input::Tick(now),
             Step::Holders(cookie, n) => Input::Define(Definition::Holders {

@@ -229,6 +229,7 @@ impl<'a> Words<'a> {
                 at: self.at,
                 netns: vec![1],
                 partly: Vec::new(),
+                hidden: 0,
             }),
             "tick" => Input::Tick(self.at),
             "socket" => Input::Socket(self.socket()),

@@ -120,7 +120,7 @@ pub(crate) fn select(cookie: u64, birth: Birth) {
     if role == 0 || !owner_wanted(birth) {
         return;
     }
-    if SELECTED.insert(&cookie, &1, 0).is_err() {
+    if SELECTED.insert(cookie, 1, 0).is_err() {
         count(counters::SELECTED_FULL);
     }
 }
@@ -157,13 +157,13 @@ pub(crate) fn selected(cookie: u64) -> bool {
         return true;
     }
     // SAFETY: the value is not read.
-    unsafe { SELECTED.get(&cookie) }.is_some()
+    unsafe { SELECTED.get(cookie) }.is_some()
 }
 
 /// Forgets a socket that is gone.
 #[inline(always)]
 pub(crate) fn unselect(cookie: u64) {
     if config!(flags) & FLAG_SELECTED != 0 {
-        let _ = SELECTED.remove(&cookie);
+        let _ = SELECTED.remove(cookie);
     }
 }

@@ -8,9 +8,10 @@ use tcptrace_core::filter::{Family, Filter, Ports};
 use tcptrace_core::owner::Comm;
 use tcptrace_core::report::summary::Key;
 use tcptrace_core::report::watch::TimeStyle;
-use tcptrace_core::state::{StateSet, lingering};
+use tcptrace_core::state::{StateSet, TcpState, lingering};
 
 use crate::cli;
+use crate::error::Usage;
 use crate::resolve;
 
 /// Least age of `watch`, unless told otherwise.
@@ -98,8 +99,17 @@ impl Watch {
     pub(crate) fn resolve(typed: cli::Watch, terminal: Terminal) -> anyhow::Result<Watch> {
         let asked = states(&typed.filters.state);
         let (mut filter, cgroup) = filter(typed.filters, WATCH_MIN_AGE_NS)?;
-        if filter.states.is_empty() {
-            filter.states = lingering();
+        filter.states = match asked.is_empty() {
+            true => lingering(),
+            false => dwelt_in(asked),
+        };
+        if filter.states.is_empty() && !typed.transitions {
+            return Err(Usage::new(
+                format!("nothing lingers in {asked}"),
+                "watch follows connections; `tcptrace snapshot --state listen` lists listeners, \
+                 and --transitions tells when sockets come and go",
+            )
+            .into());
         }
         Ok(Watch {
             terminal: match typed.wide {
@@ -122,6 +132,17 @@ impl Watch {
             hooks: typed.hooks,
         })
     }
+}
+
+/// States that a connection spends time in, and whose changes the kernel tells of. CLOSE is none,
+/// listeners are no connections, and of half-open requests and bound sockets nothing is told.
+fn dwelt_in(asked: StateSet) -> StateSet {
+    use TcpState::{BoundInactive, Close, Listen, NewSynRecv};
+    let none = StateSet::of(&[BoundInactive, Close, Listen, NewSynRecv]);
+    asked
+        .iter()
+        .filter(|s| !none.contains(*s))
+        .fold(StateSet::EMPTY, StateSet::with)
 }
 
 /// Options of `snapshot`.
@@ -242,7 +263,7 @@ fn terminal_width() -> Option<usize> {
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// https://no-color.org: set and not empty means no; a dumb terminal cannot.
+/// NO_COLOR, by the rules of <https://no-color.org>: set and not empty means no; a dumb terminal cannot.
 fn wants_color() -> bool {
     let says = |name: &str, test: fn(&str) -> bool| env::var(name).is_ok_and(|v| test(&v));
     !says("NO_COLOR", |v| !v.is_empty()) && !says("TERM", |v| v == "dumb")

@@ -90,6 +90,9 @@ pub struct Completeness {
     pub undecodable: u64,
     /// Sockets whose start or end was not seen and was found out by looking at all of them.
     pub reconciled: u64,
+    /// Network namespaces, or processes that may be in others, whose older sockets could not be
+    /// listed.
+    pub unlisted: u64,
     /// Events of MPTCP subflows, left out on purpose.
     pub mptcp: u64,
     /// Durations that are not exact.
@@ -118,6 +121,10 @@ impl Completeness {
             (self.read_faults, "failed reads of kernel memory"),
             (self.undecodable, "events that could not be decoded"),
             (self.reconciled, "sockets whose start or end was not seen"),
+            (
+                self.unlisted,
+                "namespaces or processes whose older sockets are hidden",
+            ),
         ]
         .into_iter()
     }

@@ -194,9 +194,10 @@ impl Conn {
 
     /// The owner let go of the socket: what was known of its holders holds no longer.
     pub(super) fn released(&mut self, actor: Option<Actor>) {
-        if let Some(actor) = actor {
-            self.closer = Some(Box::new(actor));
-        }
+        let Some(actor) = actor else {
+            return;
+        };
+        self.closer = Some(Box::new(actor));
         if let Some(facts) = &mut self.facts {
             facts.held_at = None;
             facts.holders = Vec::new();

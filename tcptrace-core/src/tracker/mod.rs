@@ -201,14 +201,9 @@ impl Tracker {
         self.conns.contains_key(&cookie)
     }
 
-    /// How many connections are tracked.
-    pub fn len(&self) -> usize {
-        self.conns.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.conns.is_empty()
+    /// How many connections are in a watched state and selected.
+    pub fn open(&self) -> usize {
+        self.open_views().len()
     }
 
     /// Whether the facts about a process are known, under this name.

@@ -158,6 +158,7 @@ impl Tracker {
             read_faults: self.loss.read_faults,
             undecodable: self.loss.undecodable,
             reconciled: self.reconciled + self.anomalies,
+            unlisted: self.sweep.unlisted(),
             mptcp: self.loss.mptcp,
             estimated,
             mode: self.options.mode.clone(),

@@ -29,6 +29,8 @@ pub(super) struct SweepState {
     began: Option<Mono>,
     /// The first was taken whole: every older socket is known.
     first_done: bool,
+    /// Namespaces and processes that the last one could not look into.
+    unlisted: u64,
     /// MPTCP subflows, which are no connections of their own, and the sweep that saw each last.
     left_out: BTreeMap<u64, u32>,
     /// Connections that ended while it ran, whose rows may still come.
@@ -43,6 +45,11 @@ impl SweepState {
     /// Whether every older socket has been listed.
     pub(super) fn complete(&self) -> bool {
         self.first_done
+    }
+
+    /// How much the last sweep could not look into.
+    pub(super) fn unlisted(&self) -> u64 {
+        self.unlisted
     }
 
     /// Whether a socket is left out on purpose.
@@ -66,8 +73,14 @@ impl Tracker {
                 self.sweep.began = Some(*at);
                 self.sweep.ended.clear();
             }
-            Sweep::End { at, netns, partly } => {
+            Sweep::End {
+                at,
+                netns,
+                partly,
+                hidden,
+            } => {
                 self.advance(*at);
+                self.sweep.unlisted = partly.len() as u64 + u64::from(*hidden);
                 self.end_sweep(netns, partly, changes);
             }
         }

@@ -48,10 +48,10 @@ pub(crate) fn received(sk: *const u8, ret: i32, flags: i32) {
     // A socket that connects again has other ports.
     let key = cookie ^ u64::from(tuple.lport) << 48 ^ u64::from(tuple.rport) << 32;
     // SAFETY: the value is not read.
-    if unsafe { EOF_SEEN.get(&key) }.is_some() {
+    if unsafe { EOF_SEEN.get(key) }.is_some() {
         return;
     }
-    let _ = EOF_SEEN.insert(&key, &1, 0);
+    let _ = EOF_SEEN.insert(key, 1, 0);
     emit::<Eof>(|record| {
         record.header = sock::header::<Eof>(KIND_EOF, cookie, sk);
         sock::actor(&mut record.actor);

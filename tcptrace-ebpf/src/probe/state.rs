@@ -7,8 +7,9 @@
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use tcptrace_common::counters;
 use tcptrace_common::event::{
-    self, Header, KIND_LEFT_OUT, KIND_STATE, STATE_ACTOR, STATE_DEAD, STATE_EXITING, STATE_LAST_FPUT, STATE_NO_LINGER2,
-    STATE_NO_SOCKET, STATE_OWNED, STATE_SHADOW, STATE_SHUT_RCV, STATE_SHUT_SEND, State, StateBy,
+    self, Header, KIND_LEFT_OUT, KIND_STATE, STATE_ACTOR, STATE_DEAD, STATE_EXITING,
+    STATE_LAST_FPUT, STATE_NO_LINGER2, STATE_NO_SOCKET, STATE_OWNED, STATE_SHADOW, STATE_SHUT_RCV,
+    STATE_SHUT_SEND, State, StateBy,
 };
 use tcptrace_common::layout::ABSENT;
 use tcptrace_common::tcp;
@@ -151,6 +152,8 @@ fn local_call(old: u8, new: u8) -> bool {
         tcp::CLOSE => {
             old == tcp::ESTABLISHED
                 || old == tcp::CLOSE_WAIT
+                || old == tcp::FIN_WAIT1
+                || old == tcp::FIN_WAIT2
                 || old == tcp::SYN_SENT
                 || old == tcp::SYN_RECV
                 || old == tcp::LISTEN

@@ -67,7 +67,7 @@ impl Diagnosis {
     fn mode(&self) -> Mode {
         match &self.plan {
             Ok(plan) if self.can_run() => plan.mode,
-            _ => Mode::Netlink,
+            _ => Mode::None,
         }
     }
 
@@ -392,14 +392,14 @@ mod tests {
         assert!(!diagnosis.can_run());
         let text = diagnosis.text(None);
         assert!(text.contains("MISS   self-check: port 0"), "{text}");
-        assert_eq!(diagnosis.json()["mode"], "netlink");
+        assert_eq!(diagnosis.json()["mode"], "none");
     }
 
     #[test]
     fn json_is_one_object_with_the_documented_fields() {
         let json = diagnosis(unprivileged).json();
         assert_eq!(json["type"], "doctor");
-        assert_eq!(json["mode"], "netlink");
+        assert_eq!(json["mode"], "none");
         assert_eq!(json["can_run"], false);
         assert_eq!(json["facts"]["tp_btf"]["answer"], "no");
         assert_eq!(

@@ -210,9 +210,13 @@ fn namespaces(options: &Snapshot, notices: &mut dyn Write) -> anyhow::Result<Vec
         }
     }
     if found.hidden_processes > 0 {
+        let what = match rustix::process::geteuid().is_root() {
+            true => "hidden even from root; their sockets are missing if no other process has them",
+            false => "hidden: run as root to see them",
+        };
         writeln!(
             notices,
-            "tcptrace: network namespaces of {} processes are hidden: run as root to see them",
+            "tcptrace: network namespaces of {} processes are {what}",
             found.hidden_processes
         )?;
     }

@@ -28,6 +28,9 @@ use crate::pipeline::{Pipeline, Sink};
 use crate::source::live::{Live, OwnerFilter};
 use crate::source::start::{self, RING_BYTES, Scope};
 
+/// What fails when the output cannot be written.
+const WRITE: &str = "cannot write to standard output";
+
 /// Runs `tcptrace watch`.
 ///
 /// # Errors
@@ -110,13 +113,13 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     let sampling = minisockets == Minisockets::Sampled;
     let owner_filter = selective.then(|| owner_filter(options));
     let mut live = Live::new(probes, start::decoder(kernel), owner_filter, sampling);
-    live.bootstrap(&mut pipeline)?;
+    live.bootstrap(&mut pipeline).context(WRITE)?;
     pipeline.sink().flush()?;
     options.terminal.notice(&format!(
-        "watching {} (mode {}); {} connections are there already; ^C ends with a summary",
+        "watching {} (mode {}); {} already there; ^C ends with a summary",
         options.filter.states,
         plan.mode,
-        pipeline.tracker().len(),
+        pipeline.tracker().open(),
     ));
     let mut told = BTreeSet::new();
     loop {
@@ -128,13 +131,13 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
         if end.reached_within(live.pause()).await {
             break;
         }
-        live.step(&mut pipeline)?;
-        pipeline.sink().flush()?;
+        live.step(&mut pipeline).context(WRITE)?;
+        pipeline.sink().flush().context(WRITE)?;
         if reader_is_gone() {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    live.finish(&mut pipeline)?;
+    live.finish(&mut pipeline).context(WRITE)?;
     notes.extend(told);
     let mut summary = pipeline.tracker().summary();
     summary.completeness.notes = notes;
@@ -147,7 +150,7 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
             .out
             .write_all(summary_text::to_text(&summary, width, color).as_bytes())?;
     }
-    screen.flush()?;
+    screen.flush().context(WRITE)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -234,6 +237,7 @@ struct Screen {
     out: BufWriter<Stdout>,
     /// `None`: JSON lines.
     printer: Option<Printer>,
+    transitions: bool,
     anchor: WallAnchor,
 }
 
@@ -253,9 +257,11 @@ impl Screen {
         if let Some(printer) = &printer {
             writeln!(out, "{}", printer.header())?;
         }
+        let transitions = !options.transitions.is_empty();
         Ok(Screen {
             out,
             printer,
+            transitions,
             anchor,
         })
     }
@@ -273,6 +279,8 @@ impl Screen {
 impl Sink for Screen {
     fn change(&mut self, change: &Change) -> io::Result<()> {
         match &self.printer {
+            // The line of the transition says it already.
+            Some(_) if self.transitions && matches!(change, Change::Resolved { .. }) => Ok(()),
             Some(printer) => writeln!(self.out, "{}", printer.line(change)),
             None => self.json(&Line::change(change, self.anchor)),
         }

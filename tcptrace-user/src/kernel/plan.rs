@@ -52,8 +52,8 @@ pub(crate) enum Mode {
     Full,
     /// Something is sampled or derived.
     Partial,
-    /// No BPF: sock_diag is polled.
-    Netlink,
+    /// Nothing can be traced here.
+    None,
 }
 
 /// What is to be known.
@@ -408,7 +408,7 @@ impl fmt::Display for Mode {
         f.pad(match self {
             Mode::Full => "full",
             Mode::Partial => "partial",
-            Mode::Netlink => "netlink",
+            Mode::None => "none",
         })
     }
 }

@@ -254,9 +254,16 @@ impl Live {
             self.scan.run(&mut self.probes);
         }
         pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }))?;
-        let (mut whole, mut partly) = (Vec::new(), Vec::new());
+        let (mut whole, mut partly, mut hidden) = (Vec::new(), Vec::new(), 0);
         let found = match netns::all() {
-            Ok(found) => found.namespaces,
+            Ok(found) => {
+                hidden = match rustix::process::geteuid().is_root() {
+                    // What is hidden even from root is the kernel's own, or shares our namespace.
+                    true => 0,
+                    false => found.hidden_processes as u32,
+                };
+                found.namespaces
+            }
             Err(error) => {
                 self.notices.push(error.to_string());
                 Vec::new()
@@ -277,6 +284,7 @@ impl Live {
             at,
             netns: whole,
             partly,
+            hidden,
         }))?;
         let every = if self.sampling {
             SAMPLE_EVERY
