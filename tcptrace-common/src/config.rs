@@ -31,18 +31,16 @@ pub struct Prefix {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Config {
-    /// [`crate::ABI_VERSION`].
-    pub abi: u32,
     /// A change is reported if its old or its new state is in this set (bit = state number).
     pub states: u32,
     /// `FLAG_*` bits.
     pub flags: u32,
     /// 0, or the one address family to follow.
     pub family: u32,
-    /// Address of `tw_timer_handler`, which tells minisocket timers from all others.
-    pub tw_timer_handler: u64,
     /// 0, or the one network namespace to follow.
     pub netns: u32,
+    /// Address of `tw_timer_handler`, which tells minisocket timers from all others.
+    pub tw_timer_handler: u64,
     /// Number of `local_ports`.
     pub local_ports_len: u32,
     /// Number of `remote_ports`.
@@ -55,8 +53,6 @@ pub struct Config {
     pub remote_nets_len: u32,
     /// Number of `tgids`.
     pub tgids_len: u32,
-    /// Zero.
-    pub pad: u32,
     /// 0, or the cgroup v2 id whose processes are followed.
     pub cgroup: u64,
     /// Local port is one of these.
@@ -76,19 +72,17 @@ pub struct Config {
 impl Config {
     /// Nothing asked for.
     pub const ZERO: Config = Config {
-        abi: 0,
         states: 0,
         flags: 0,
         family: 0,
-        tw_timer_handler: 0,
         netns: 0,
+        tw_timer_handler: 0,
         local_ports_len: 0,
         remote_ports_len: 0,
         any_ports_len: 0,
         local_nets_len: 0,
         remote_nets_len: 0,
         tgids_len: 0,
-        pad: 0,
         cgroup: 0,
         local_ports: [0; MAX_FILTER],
         remote_ports: [0; MAX_FILTER],
@@ -107,4 +101,4 @@ impl Prefix {
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 64 + 48 + 32 + 2 * MAX_FILTER * 32);
+const _: () = assert!(size_of::<Config>() == 56 + 48 + 32 + 2 * MAX_FILTER * 32);

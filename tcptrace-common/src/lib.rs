@@ -1,7 +1,7 @@
 //! The ABI between the eBPF programs and the agent.
 //!
-//! Both sides are built from this crate, and the agent refuses an object whose [`ABI_VERSION`]
-//! differs from its own. Rules: integers only, explicit padding, sizes asserted, every struct a
+//! Both sides are built from this crate, and an object whose [`ABI_VERSION`] differs from the
+//! agent's is refused. Rules: integers only, explicit padding, sizes asserted, every struct a
 //! multiple of 8 bytes, numbers never reused, growth at the tail only, zero means "not known".
 //! There is no logic here.
 #![no_std]
@@ -16,4 +16,7 @@ pub mod tcp;
 compile_error!("tcptrace's ABI is little endian");
 
 /// Bumped with every change of a struct in this crate.
-pub const ABI_VERSION: u32 = 2;
+///
+/// The names of the object's globals end with it (`CONFIG_V1`), and the agent sets them by that
+/// name: an object of another version does not load.
+pub const ABI_VERSION: u32 = 1;

@@ -1,4 +1,5 @@
-//! Maps and read-only globals: everything that the programs share with user space.
+//! Maps and read-only globals: everything that the programs share with user space. The globals'
+//! names end with the version of the ABI.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
@@ -9,11 +10,11 @@ use zerocopy::FromZeros;
 
 /// Where the kernel keeps its fields; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static LAYOUT: Layout = Layout::UNRESOLVED;
+pub(crate) static LAYOUT_V1: Layout = Layout::UNRESOLVED;
 
 /// What the agent asks for; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static CONFIG: Config = Config::ZERO;
+pub(crate) static CONFIG_V1: Config = Config::ZERO;
 
 /// The events. The size is set by user space.
 #[map]
@@ -70,7 +71,7 @@ pub(crate) fn emit<T: FromZeros + 'static>(fill: impl FnOnce(&mut T)) {
 macro_rules! config {
     ($($field:tt)+) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG.$($field)+) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V1.$($field)+) }
     };
 }
 pub(crate) use config;

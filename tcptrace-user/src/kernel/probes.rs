@@ -107,14 +107,11 @@ impl Probes {
     /// [`Probes::refusals`].
     pub(crate) fn load(object: &[u8], selection: &Selection<'_>) -> Result<Probes, LoadError> {
         let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
-        let config = Config {
-            abi: ABI_VERSION,
-            ..selection.config
-        };
+        let [layout, config] = ["LAYOUT", "CONFIG"].map(|name| format!("{name}_V{ABI_VERSION}"));
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
-            .override_global("LAYOUT", selection.layout.as_bytes(), true)
-            .override_global("CONFIG", config.as_bytes(), true)
+            .override_global(&layout, selection.layout.as_bytes(), true)
+            .override_global(&config, selection.config.as_bytes(), true)
             .map_max_entries("EVENTS", selection.ring_bytes)
             .map_max_entries("SELECTED", selection.selected_max)
             .load(object)?;
