@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tcptrace_core::filter::{Net, Ports};
@@ -166,12 +167,12 @@ pub(crate) struct Filters {
     /// Least time in the state, as in 500ms, 30s, 1h30m; 0: every socket [watch: 1s]
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     pub(crate) min_age: Option<u64>,
-    /// Processes that opened the socket or have it open
-    #[arg(short, long, value_name = "LIST", value_delimiter = ',',
-          value_parser = clap::value_parser!(u32).range(1..))]
+    /// Processes that opened the socket or have it open [watch: one that another process hands
+    /// over is found within 10 s, with an estimated age]
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', value_parser = parse_pid)]
     pub(crate) pid: Vec<u32>,
     /// Name of such a process, * and ? allowed; may be repeated
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) comm: Vec<String>,
     /// Local ports, as in 80,8000-8010
     #[arg(short = 'L', long, value_name = "LIST")]
@@ -204,6 +205,13 @@ pub(crate) struct Filters {
     /// snapshot: this one]
     #[arg(long, value_name = "PATH|PID|INO|NAME", value_delimiter = ',')]
     pub(crate) netns: Vec<String>,
+}
+
+fn parse_pid(text: &str) -> Result<u32, String> {
+    match text.trim().parse() {
+        Ok(pid) if pid > 0 => Ok(pid),
+        _ => Err("a process id is a number from 1 on; for a name use --comm".to_owned()),
+    }
 }
 
 /// How `--timestamp` writes the time.

@@ -12,6 +12,14 @@ EXAMPLES
 
 /// Of `watch`.
 pub(crate) const WATCH: &str = "\
+READING IT
+  ~12.3s        at least that long: the socket is older than the watch, or its start was not seen
+  4711/12       process 4711 has it open as descriptor 12
+  (python3)     the name is remembered: that process has closed the socket, or is gone
+  - [:8080]     nobody has accepted it; it is in the queue of the listener on port 8080
+  RQ            unread bytes, and 1 for the peer's FIN if that is unread, too
+  ?             not known; never 0
+
 EXAMPLES
   sudo tcptrace watch
       CLOSE_WAIT, FIN_WAIT_2 and TIME_WAIT of at least 1 s; the summary comes at ^C

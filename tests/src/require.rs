@@ -115,6 +115,24 @@ pub fn mptcp() -> Need {
     }
 }
 
+/// cgroup v2 is mounted, alone or beside v1.
+pub fn cgroup2() -> Need {
+    match cgroup2_mount() {
+        Some(_) => Ok(()),
+        None => Err("no cgroup2 in /proc/self/mounts".to_owned()),
+    }
+}
+
+/// Where cgroup v2 is mounted.
+pub fn cgroup2_mount() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mut mounts = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = mounts.find(|fields| fields.get(2) == Some(&"cgroup2"))?;
+    Some(PathBuf::from(mount[1]))
+}
+
 fn program(name: &str) -> Need {
     let dirs = std::env::var("PATH").unwrap_or_default();
     let found = std::env::split_paths(&dirs)

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fs, thread};
 
 use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::oracle::ss;
 use tcptrace_tests::require;
+use tcptrace_tests::require::cgroup2_mount;
 use tcptrace_tests::tcptrace::snapshot;
 use tcptrace_tests::truth::Act;
 
@@ -68,6 +72,16 @@ fn by_family() {
 }
 
 #[test]
+fn by_cgroup() {
+    require!(root, tracer, ss, cgroup2);
+    let cgroup = Cgroup::new();
+    let mut stage = Stage::new();
+    let alice = stage.conn.client.pid();
+    cgroup.add(alice);
+    stage.shows(&["--cgroup", &cgroup.path], |s| s.pid == alice);
+}
+
+#[test]
 fn by_role() {
     require!(root, tracer, ss);
     let mut stage = Stage::new();
@@ -101,6 +115,39 @@ fn by_namespace() {
     let inode = one.lab.ns.inode();
     for event in run.events {
         assert_eq!(event.number("netns"), inode);
+    }
+}
+
+/// A cgroup of our own. Dropped after the processes in it.
+struct Cgroup {
+    dir: PathBuf,
+    /// As `/proc/PID/cgroup` has it.
+    path: String,
+}
+
+impl Cgroup {
+    fn new() -> Cgroup {
+        let path = format!("/tcptrace-test-{}", std::process::id());
+        let dir = cgroup2_mount().expect("cgroup2").join(&path[1..]);
+        fs::create_dir(&dir).expect("a cgroup");
+        Cgroup { dir, path }
+    }
+
+    fn add(&self, pid: u32) {
+        fs::write(self.dir.join("cgroup.procs"), pid.to_string()).expect("moves a process");
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The kernel takes a process out of its cgroup some time after it was waited for.
+        for _ in 0..200 {
+            if fs::remove_dir(&self.dir).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("{} stays", self.dir.display());
     }
 }
 
