@@ -142,6 +142,44 @@ fn without_privileges_doctor_says_that_watch_cannot_run() {
     assert!(text(&output.stdout).contains("\"doctor\""), "{output:?}");
 }
 
+/// What `doctor` tells people to grant is enough, and nothing of it can be left away.
+#[test]
+fn the_named_capabilities_are_enough_and_needed() {
+    require!(root, tracer, setpriv);
+    let nobody = Nobody::new();
+    let lab = Lab::new();
+    let leaked = leak(&lab);
+    let watch = |caps: &str| {
+        let mut command = lab.ns.command("setpriv");
+        let args = ["watch", "--json", "-d", "1s", "--min-age", "0"];
+        command.args(nobody.setpriv_with(caps)).args(args);
+        run(command)
+    };
+    let leaked = leaked.s.id();
+
+    let granted = watch("+bpf,+perfmon,+syslog");
+    assert_eq!(granted.status.code(), Some(0), "{granted:?}");
+    let said = text(&granted.stdout);
+    assert!(said.contains(&format!("\"id\":\"{leaked}\"")), "{said}");
+    assert!(said.contains("\"mode\":\"full\""), "{said}");
+    // Other users' processes may be in namespaces that cannot be looked into: that is said.
+    assert!(said.contains("\"complete\":false"), "{said}");
+
+    let without_syslog = watch("+bpf,+perfmon");
+    assert_eq!(without_syslog.status.code(), Some(0), "{without_syslog:?}");
+    let said = text(&without_syslog.stdout);
+    assert!(said.contains("\"mode\":\"partial\""), "{said}");
+
+    for (caps, missing) in [
+        ("+bpf,+syslog", "CAP_PERFMON"),
+        ("+perfmon,+syslog", "CAP_BPF"),
+    ] {
+        let refused = watch(caps);
+        assert_eq!(refused.status.code(), Some(3), "{caps}: {refused:?}");
+        assert!(text(&refused.stderr).contains(missing), "{refused:?}");
+    }
+}
+
 #[test]
 fn the_last_line_for_people_says_whether_anything_is_missing() {
     require!(root, tracer);
@@ -275,6 +313,17 @@ impl Nobody {
 
     fn tracer(&self) -> PathBuf {
         self.dir.path().join("tcptrace")
+    }
+
+    /// The arguments of setpriv that leave just these capabilities, up to and with the tracer.
+    fn setpriv_with(&self, caps: &str) -> Vec<String> {
+        let user = "--reuid=65534 --regid=65534 --clear-groups";
+        let user = user.split(' ').map(str::to_owned);
+        let sets = ["inh-caps", "ambient-caps", "bounding-set"];
+        let caps = sets.map(|set| format!("--{set}=-all,{caps}"));
+        user.chain(caps)
+            .chain([self.tracer().display().to_string()])
+            .collect()
     }
 
     /// The arguments of setpriv, up to and with the tracer.
