@@ -7,6 +7,10 @@
 //!   socket does not tell. It is pushed as the local network `::ffff:0:0/96` instead.
 //! - names: the programs see the name of the acting thread, which need not be its process' name.
 //! - `--role unaccepted`: accepting is an event, not accepting is none.
+//! - `--min-age`: an age is known when it has passed, and the summary counts the shorter stays, too.
+//!
+//! One exception: a socket that a process did not open itself but was handed (fork, SCM_RIGHTS, an
+//! accept that the programs do not see) is entered by the agent, at its next dump.
 //!
 //! The rule of the programs, on which this relies (see also the model in the tests):
 //! - A port that the socket does not have yet (0) fits any list of ports.

@@ -25,7 +25,7 @@ use crate::kernel::plan::{Mechanism, Plan, PlanOptions, UnknownMechanism, plan};
 use crate::kernel_filter;
 use crate::options::{Terminal, Watch};
 use crate::pipeline::{Pipeline, Sink};
-use crate::source::live::{Live, OwnerFilter};
+use crate::source::live::{Dumps, Live, OwnerFilter};
 use crate::source::start::{self, RING_BYTES, Scope};
 
 /// What fails when the output cannot be written.
@@ -110,9 +110,12 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
         mode: plan.mode.to_string(),
     });
     let mut pipeline = Pipeline::new(tracker, Screen::new(options, anchor)?);
-    let sampling = minisockets == Minisockets::Sampled;
+    let dumps = Dumps {
+        minisockets,
+        netns: options.filter.netns.clone(),
+    };
     let owner_filter = selective.then(|| owner_filter(options));
-    let mut live = Live::new(probes, start::decoder(kernel), owner_filter, sampling);
+    let mut live = Live::new(probes, start::decoder(kernel), owner_filter, dumps);
     live.bootstrap(&mut pipeline).context(WRITE)?;
     pipeline.sink().flush()?;
     options.terminal.notice(&format!(

@@ -11,6 +11,7 @@ use tcptrace_core::input::{Definition, EventBody, Input, Loss, SocketSnapshot, S
 use tcptrace_core::owner::Actor;
 use tcptrace_core::state::{StateSet, TcpState};
 use tcptrace_core::time::Mono;
+use tcptrace_core::tracker::Minisockets;
 
 use super::facts::{self, HolderScan};
 use crate::clock;
@@ -47,15 +48,34 @@ const NEW_PROCESSES: usize = 16;
 /// Says of a socket that was there before us whether it is one of those that the programs follow.
 pub(crate) type OwnerFilter = Box<dyn Fn(&SocketSnapshot, &HolderScan) -> bool>;
 
+/// What dumps ask for.
+pub(crate) struct Dumps {
+    /// How minisockets are followed.
+    pub(crate) minisockets: Minisockets,
+    /// Only these network namespaces; empty: all.
+    pub(crate) netns: Vec<u32>,
+}
+
+impl Dumps {
+    /// All but sockets that are only bound, and minisockets that nobody asks for.
+    fn states(&self) -> StateSet {
+        let left_out = match self.minisockets {
+            Minisockets::Ignored => StateSet::of(&[TcpState::BoundInactive, TcpState::TimeWait]),
+            _ => StateSet::of(&[TcpState::BoundInactive]),
+        };
+        let asked = StateSet::all().iter().filter(|s| !left_out.contains(*s));
+        asked.fold(StateSet::EMPTY, StateSet::with)
+    }
+}
+
 /// Everything that is read while `watch` runs.
 pub(crate) struct Live {
     probes: Probes,
     decoder: Decoder,
     scan: HolderScan,
+    dumps: Dumps,
     /// Only sockets of selected owners are followed.
     owner_filter: Option<OwnerFilter>,
-    /// Dump sooner: minisockets are sampled.
-    sampling: bool,
     undecodable: u64,
     /// Sockets of a dump that found no room in the map of selected ones.
     map_full: u64,
@@ -75,20 +95,19 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// A source over loaded programs. Without `owner_filter` they follow every socket. `sampling`:
-    /// minisockets are not seen by events.
+    /// A source over loaded programs. Without `owner_filter` they follow every socket.
     pub(crate) fn new(
         probes: Probes,
         decoder: Decoder,
         owner_filter: Option<OwnerFilter>,
-        sampling: bool,
+        dumps: Dumps,
     ) -> Live {
         Live {
             probes,
             decoder,
             scan: HolderScan::default(),
+            dumps,
             owner_filter,
-            sampling,
             undecodable: 0,
             map_full: 0,
             last_loss: Loss::default(),
@@ -270,6 +289,10 @@ impl Live {
             }
         };
         for namespace in found {
+            let wanted = &self.dumps.netns;
+            if !wanted.is_empty() && !wanted.contains(&namespace.inode) {
+                continue;
+            }
             match self.dump(&namespace, pipeline)? {
                 Ok(()) => whole.push(namespace.inode),
                 Err(why) => {
@@ -286,10 +309,9 @@ impl Live {
             partly,
             hidden,
         }))?;
-        let every = if self.sampling {
-            SAMPLE_EVERY
-        } else {
-            SWEEP_EVERY
+        let every = match self.dumps.minisockets {
+            Minisockets::Sampled => SAMPLE_EVERY,
+            Minisockets::Seen | Minisockets::Ignored => SWEEP_EVERY,
         };
         let rest = at.since(began) * SWEEP_COST;
         self.sweep_at = at.plus(every.max(rest));
@@ -313,7 +335,7 @@ impl Live {
         }
         let mut written = Ok(());
         let mut last = Mono(0);
-        let dumped = inside.diag.dump(wanted_states(), &mut |socket| {
+        let dumped = inside.diag.dump(self.dumps.states(), &mut |socket| {
             if written.is_err() {
                 return;
             }
@@ -348,8 +370,10 @@ impl Live {
         let followed = filter(socket, &self.scan);
         if followed && let Err(error) = self.probes.select(socket.cookie) {
             self.map_full += 1;
-            self.notices
-                .push(format!("not every socket can be followed: {error}"));
+            if self.map_full == 1 {
+                let notice = format!("not every socket can be followed: {error}");
+                self.notices.push(notice);
+            }
         }
         followed
     }
@@ -395,18 +419,6 @@ impl Live {
             PAUSE_MAX
         };
     }
-}
-
-/// States that a dump asks for: all but those of sockets that are only bound.
-fn wanted_states() -> StateSet {
-    let mut states = StateSet::EMPTY;
-    for state in StateSet::all()
-        .iter()
-        .filter(|s| *s != TcpState::BoundInactive)
-    {
-        states = states.with(state);
-    }
-    states
 }
 
 fn acting(body: &EventBody) -> Option<&Actor> {
