@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use tcptrace_tests::child::{LIMIT, until};
 use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::oracle::tcpstates::Tcpstates;
 use tcptrace_tests::oracle::tracefs::Recording;
@@ -182,7 +183,8 @@ fn durations_of_close_wait_are_those_of_tcpstates() {
     watch.stop();
 }
 
-/// Sockets in every state that holds still: listeners, leaks accepted and not, half-closed sockets, minisockets of both kinds, a FIN that nobody acknowledges.
+/// Sockets in every state that holds still: listeners, leaks accepted and not, half-closed
+/// sockets, minisockets of both kinds, a FIN that nobody acknowledges.
 struct Scene {
     _conns: Vec<Conn>,
     _leak: Crowd,
@@ -215,7 +217,11 @@ impl Scene {
         conns[5].client.act("shutdown F wr");
         conns[5].client.act("wait F 5");
         let leak = Crowd::start(&lab.ns, &["leak", &lab.ip.to_string(), "5"]);
-        leak.wait_for("done", tcptrace_tests::child::LIMIT);
+        leak.wait_for("done", LIMIT);
+        // The peer's ACK of a FIN may be delayed. The one of the frozen peer never comes.
+        until(LIMIT, "all FINs but one to be acknowledged", || {
+            (ss::counts(&lab.ns).get("fin_wait1") == Some(&1)).then_some(())
+        });
         Scene {
             _conns: conns,
             _leak: leak,
