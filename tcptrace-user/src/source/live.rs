@@ -167,7 +167,11 @@ impl Live {
                 self.probes.unselect(cookie);
             }
         }
-        if self.facts(pipeline, now, false)? {
+        let owed = pipeline
+            .tracker()
+            .next_deadline()
+            .is_some_and(|at| at <= now);
+        if owed && self.facts(pipeline, now, false)? {
             pipeline.feed(&Input::Tick(now))?;
         }
         self.adapt(taken);
