@@ -14,7 +14,7 @@ pub(crate) struct Package {
     pub(crate) reason: &'static str,
 }
 
-/// A compiler with `core` for BPF; bpf-linker comes from crates.io.
+/// A compiler with `core` for BPF; bpf-linker is a crate.
 pub(crate) const EBPF_TOOLCHAIN: &[Package] = &[
     Package {
         name: "rustc-web",
