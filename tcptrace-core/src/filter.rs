@@ -35,6 +35,8 @@ pub struct Filter {
     pub roles: Vec<Role>,
     /// cgroup path or container id: equal, below, or a prefix of the id.
     pub cgroups: Vec<String>,
+    /// The v2 ids of these cgroups and of those below them, as far as they exist.
+    pub cgroup_ids: Vec<u64>,
     /// Network namespaces by inode number.
     pub netns: Vec<u32>,
     /// Least age in the state, ns.
@@ -100,7 +102,12 @@ impl Filter {
                 .as_deref()
                 .is_some_and(|id| id.starts_with(wanted.as_str())),
         };
-        self.cgroups.is_empty() || self.cgroups.iter().any(in_cgroup)
+        let by_id = || {
+            owner
+                .cgroup_id
+                .is_some_and(|id| self.cgroup_ids.contains(&id))
+        };
+        self.cgroups.is_empty() || self.cgroups.iter().any(in_cgroup) || by_id()
     }
 }
 

@@ -65,6 +65,13 @@ pub struct Actor {
     pub comm: Comm,
 }
 
+impl Actor {
+    /// Its cgroup v2 id, where there is one.
+    pub fn cgroup_id(&self) -> Option<u64> {
+        (self.cgroup != 0).then_some(self.cgroup)
+    }
+}
+
 /// A process that has the socket open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Holder {
@@ -118,6 +125,8 @@ pub struct Owner {
     pub cmdline: Option<Arc<str>>,
     /// cgroup path.
     pub cgroup: Option<Arc<str>>,
+    /// cgroup v2 id, as the acting thread had it; known even of a process that is gone.
+    pub cgroup_id: Option<u64>,
     /// Container id.
     pub container: Option<Arc<str>>,
     /// The process named is the listener's, since nobody has accepted the connection.

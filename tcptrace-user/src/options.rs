@@ -205,7 +205,7 @@ fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<(Filter, Optio
     let cgroups = typed.cgroup.iter().map(|text| resolve::cgroup(text));
     let cgroups = cgroups.collect::<Result<Vec<_>, _>>()?;
     let cgroup_id = match &cgroups[..] {
-        [only] => only.leaf_id,
+        [only] => only.leaf_id(),
         _ => None,
     };
     let filter = Filter {
@@ -223,6 +223,7 @@ fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<(Filter, Optio
             _ => None,
         },
         roles: typed.role,
+        cgroup_ids: cgroups.iter().flat_map(|c| c.ids.clone()).collect(),
         cgroups: cgroups.into_iter().map(|c| c.wanted).collect(),
         netns: netns.collect::<Result<_, _>>()?,
         min_age_ns: typed.min_age.unwrap_or(min_age_ns),

@@ -85,8 +85,18 @@ fn namespace_inode(file: &Path) -> io::Result<Option<u32>> {
 pub(crate) struct Cgroup {
     /// A path as /proc/PID/cgroup has it, or a container id or its beginning.
     pub(crate) wanted: String,
-    /// Its id, if it is a cgroup v2 that has none below it.
-    pub(crate) leaf_id: Option<u64>,
+    /// Its v2 id and those of the cgroups below it; empty where there is no such directory.
+    pub(crate) ids: Vec<u64>,
+}
+
+impl Cgroup {
+    /// Its id, if it has no cgroups below it.
+    pub(crate) fn leaf_id(&self) -> Option<u64> {
+        match self.ids[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
 }
 
 /// A cgroup: given by its path, below /sys/fs/cgroup or not, or by the id of its container.
@@ -96,7 +106,7 @@ pub(crate) fn cgroup(text: &str) -> anyhow::Result<Cgroup> {
         // cgroup v1 alone: there are as many trees as controllers, so the path is taken as it is.
         None => Ok(Cgroup {
             wanted: text.to_owned(),
-            leaf_id: None,
+            ids: Vec::new(),
         }),
     }
 }
@@ -118,14 +128,14 @@ fn cgroup_in(root: &Path, text: &str) -> Result<Cgroup, Usage> {
     if directory.is_dir() {
         return Ok(Cgroup {
             wanted: PathBuf::from("/").join(below).display().to_string(),
-            leaf_id: leaf_id(&directory),
+            ids: ids_below(&directory),
         });
     }
     let is_id = text.len() >= 4 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if is_id {
         return Ok(Cgroup {
             wanted: text.to_ascii_lowercase(),
-            leaf_id: None,
+            ids: Vec::new(),
         });
     }
     Err(Usage::new(
@@ -134,11 +144,15 @@ fn cgroup_in(root: &Path, text: &str) -> Result<Cgroup, Usage> {
     ))
 }
 
-fn leaf_id(directory: &Path) -> Option<u64> {
-    let mut entries = fs::read_dir(directory).ok()?;
-    let has_child = entries.any(|e| e.is_ok_and(|e| e.file_type().is_ok_and(|t| t.is_dir())));
-    let id = fs::metadata(directory).ok()?.ino();
-    (!has_child).then_some(id)
+/// The ids (inode numbers) of a cgroup and of all below it.
+fn ids_below(directory: &Path) -> Vec<u64> {
+    let mut ids = Vec::from_iter(fs::metadata(directory).map(|m| m.ino()));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            ids.extend(ids_below(&entry.path()));
+        }
+    }
+    ids
 }
 
 #[cfg(test)]
@@ -180,13 +194,13 @@ mod tests {
         let of = |text: &str| cgroup_in(root.path(), text);
         let leaf = of("/system.slice/shop.service").unwrap();
         assert_eq!(leaf.wanted, "/system.slice/shop.service");
-        assert_eq!(leaf.leaf_id, Some(fs::metadata(&child).unwrap().ino()));
+        assert_eq!(leaf.leaf_id(), Some(fs::metadata(&child).unwrap().ino()));
         assert_eq!(
-            of("system.slice/shop.service/").unwrap().leaf_id,
-            leaf.leaf_id
+            of("system.slice/shop.service/").unwrap().leaf_id(),
+            leaf.leaf_id()
         );
         assert_eq!(of(child.to_str().unwrap()).unwrap(), leaf);
-        assert_eq!(of("/system.slice").unwrap().leaf_id, None);
+        assert_eq!(of("/system.slice").unwrap().leaf_id(), None);
         assert_eq!(of("F00DCAFE").unwrap().wanted, "f00dcafe");
         assert!(of("/no/such").is_err());
     }

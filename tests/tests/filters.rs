@@ -24,6 +24,35 @@ fn by_process() {
     stage.shows(&["-p", &both], |_| true);
 }
 
+/// Dumps come every 10 s, and two that do not show a socket end it: what a filter keeps from
+/// them must not count as gone.
+#[test]
+fn by_process_over_several_dumps() {
+    require!(root, tracer, ss);
+    let lab = Lab::new();
+    let mut conn = lab.connect();
+    let pid = conn.client.pid().to_string();
+    let by_pid = lab.watch(&["-p", &pid, "--min-age", "0"]);
+    let elsewhere = lab.watch(&["-L", "1-9", "--state", "close_wait,time_wait"]);
+    conn.client.act("close C");
+    conn.server.act("wait S 8");
+    conn.server.act("close S");
+    let id = conn.c.id();
+    by_pid.stuck(&id, "time_wait");
+    thread::sleep(Duration::from_secs(25));
+    let run = by_pid.stop();
+    let ended = run
+        .events
+        .iter()
+        .any(|e| e.kind() == "resolved" && e.text("state") == "time_wait");
+    assert!(!ended, "{:?}", run.events);
+    assert_eq!(run.count("time_wait", "open"), 1);
+    assert!(run.complete(), "{}", run.summary);
+    let run = elsewhere.stop();
+    assert!(run.complete(), "{}", run.summary);
+    assert_eq!(run.count("time_wait", "open"), 0);
+}
+
 #[test]
 fn by_name() {
     require!(root, tracer, ss);

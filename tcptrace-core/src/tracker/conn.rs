@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::PARTED;
 use crate::cause::Cause;
 use crate::change::View;
 use crate::infer;
@@ -242,7 +241,7 @@ impl Conn {
         View {
             at,
             id: ConnId {
-                cookie: cookie & !PARTED,
+                cookie: super::parted::cookie_of(cookie),
                 generation: self.generation,
             },
             tuple: self.tuple,
@@ -269,7 +268,10 @@ impl Conn {
             let tid = acquired
                 .filter(|a| a.actor.pid == holder.pid)
                 .map(|a| a.actor.tid);
-            let mut owner = world.owner(holder.pid, holder.comm, None);
+            let mut owner = world.owner(holder.pid, holder.comm);
+            owner.cgroup_id = acquired
+                .filter(|a| a.actor.pid == holder.pid)
+                .and_then(|a| a.actor.cgroup_id());
             owner.tid = tid;
             owner.fd = Some(holder.fd);
             owner.holders = holders.to_vec();
@@ -279,7 +281,7 @@ impl Conn {
         let Some(actor) = closer.or(acquired.map(|a| a.actor)) else {
             return Owner::default();
         };
-        let mut owner = world.owner(actor.pid, actor.comm, Some(actor.start_ns));
+        let mut owner = world.owner_acting(&actor);
         owner.tid = acquired
             .filter(|a| a.actor.pid == actor.pid)
             .map(|a| a.actor.tid);
@@ -295,8 +297,6 @@ impl Conn {
 #[derive(Clone, Debug, Default)]
 pub(super) struct World {
     pub(super) listeners: BTreeMap<(Option<u32>, u16), Vec<Listener>>,
-    /// One of them is marked as gone.
-    pub(super) any_gone: bool,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) fin_timeouts: BTreeMap<u32, u64>,
 }
@@ -324,15 +324,8 @@ impl World {
     /// then only what they have in common is said.
     fn listener_owner(&self, tuple: &Tuple) -> Owner {
         let owners = self.listeners(tuple).into_iter().map(|listener| {
-            let held = listener
-                .holders
-                .first()
-                .map(|h| self.owner(h.pid, h.comm, None));
-            let opened = || {
-                listener
-                    .opened_by
-                    .map(|a| self.owner(a.pid, a.comm, Some(a.start_ns)))
-            };
+            let held = listener.holders.first().map(|h| self.owner(h.pid, h.comm));
+            let opened = || listener.opened_by.map(|a| self.owner_acting(&a));
             held.or_else(opened).unwrap_or_default()
         });
         let common = owners.reduce(|a, b| match a.pid == b.pid {
@@ -348,23 +341,37 @@ impl World {
         }
     }
 
-    /// A process; `comm` is what to call it if nothing better is known. `thread_ns`: when the
-    /// thread started that was seen, so that a later process with this id is not taken for it.
-    fn owner(&self, pid: u32, comm: Comm, thread_ns: Option<u64>) -> Owner {
-        let process = self.processes.get(&pid);
-        let process = process.filter(|p| thread_ns.is_none_or(|ns| p.may_have_thread(ns)));
-        let text = |get: fn(&Process) -> &Option<Arc<str>>| process.and_then(|p| get(p).clone());
+    /// A process that was seen acting. One that got its id later is not taken for it. A process'
+    /// first thread has its name; of another one only /proc tells what its process is called.
+    fn owner_acting(&self, actor: &Actor) -> Owner {
+        let process = self.processes.get(&actor.pid);
+        let process = process.filter(|p| p.may_have_thread(actor.start_ns));
+        let comm = match process {
+            Some(process) if actor.tid != actor.pid => process.comm,
+            _ => actor.comm,
+        };
         Owner {
-            pid: Some(pid),
-            // A holder's name is fresh; an actor's is its thread's.
-            comm: Some(match thread_ns {
-                Some(_) => process.map_or(comm, |p| p.comm),
-                None => comm,
-            }),
-            cmdline: text(|p| &p.cmdline),
-            cgroup: text(|p| &p.cgroup),
-            container: text(|p| &p.container),
-            ..Owner::default()
+            cgroup_id: actor.cgroup_id(),
+            ..owner(actor.pid, comm, process)
         }
+    }
+
+    /// A process whose present name is known.
+    fn owner(&self, pid: u32, comm: Comm) -> Owner {
+        owner(pid, comm, self.processes.get(&pid))
+    }
+}
+
+fn owner(pid: u32, comm: Comm, process: Option<&Process>) -> Owner {
+    let text = |get: fn(&Process) -> &Option<Arc<str>>| process.and_then(|p| get(p).clone());
+    // Under another name it was another program.
+    let same = process.is_some_and(|p| p.comm == comm);
+    Owner {
+        pid: Some(pid),
+        comm: Some(comm),
+        cmdline: text(|p| &p.cmdline).filter(|_| same),
+        cgroup: text(|p| &p.cgroup),
+        container: text(|p| &p.container),
+        ..Owner::default()
     }
 }

@@ -3,7 +3,7 @@
 use tcptrace_common::event::{STATE_DEAD, STATE_LAST_FPUT, STATE_NO_SOCKET};
 
 use super::conn::{Acquired, Conn, Entered, Listener};
-use super::{Minisockets, PARTED, Tracker};
+use super::{Minisockets, Tracker};
 use crate::cause::{self, Cause};
 use crate::change::Change;
 use crate::input::{Event, MiniOp, StateChange};
@@ -71,7 +71,7 @@ impl Tracker {
         if let Some(before) = self.conns.get(&event.cookie) {
             generation = before.generation + 1;
             if before.mini {
-                self.part(event.cookie, event.at, changes);
+                self.part(event.cookie, changes);
             } else {
                 self.end(
                     event.cookie,
@@ -104,30 +104,6 @@ impl Tracker {
         );
     }
 
-    /// The socket connects again while the minisocket of its last connection lives on.
-    fn part(&mut self, cookie: u64, at: Mono, changes: &mut Vec<Change>) {
-        let parted = cookie | PARTED;
-        self.end(parted, at, TcpState::Close, Cause::EndNotSeen, changes);
-        let Some(conn) = self.conns.remove(&cookie) else {
-            return;
-        };
-        if self.due.remove(&(self.due_at(&conn), cookie)) {
-            self.due.insert((self.due_at(&conn), parted));
-        }
-        self.conns.insert(parted, conn);
-    }
-
-    /// The key under which a minisocket is kept; `None`: it is of a connection of which nothing
-    /// is kept, whose cookie another one has now.
-    pub(super) fn minisocket_key(&self, cookie: u64, tuple: &Tuple) -> Option<u64> {
-        let parted = cookie | PARTED;
-        match (self.conns.get(&parted), self.conns.get(&cookie)) {
-            (Some(conn), _) if conn.tuple == *tuple => Some(parted),
-            (_, Some(conn)) if conn.tuple != *tuple && !conn.mini => None,
-            _ => Some(cookie),
-        }
-    }
-
     fn moves(&mut self, event: &Event, change: &StateChange, changes: &mut Vec<Change>) {
         let cookie = event.cookie;
         let born = self.births.remove(&event.sk);
@@ -137,6 +113,11 @@ impl Tracker {
         };
         if change.tuple.local.port() != 0 && change.tuple.remote.port() != 0 {
             conn.tuple = change.tuple;
+            if !self.options.filter.selects_tuple(&conn.tuple) {
+                // Its ends were not known before.
+                self.due.remove(&(self.due_at(&conn), cookie));
+                return;
+            }
         }
         if change.flags & STATE_NO_SOCKET == 0 && conn.role == Some(Role::Unaccepted) {
             conn.role = Some(Role::Passive);
@@ -152,6 +133,10 @@ impl Tracker {
         let cause = cause::of_change(change);
         if matches!(cause, Cause::Close | Cause::Exit | Cause::ResetSent) {
             conn.released(change.actor);
+        } else if cause == Cause::Shutdown && conn.acquired.is_none() {
+            // Whoever shuts it down has it.
+            let acquired = change.actor.map(|actor| Acquired { actor, fd: None });
+            conn.acquired = acquired.map(Box::new);
         }
         if change.new == TcpState::Close {
             self.closes(event, change, conn, cause, changes);
@@ -204,7 +189,7 @@ impl Tracker {
         let watched = self.options.watched;
         let followed = self.tells(conn.state, state);
         if followed || watched.contains(conn.state) || watched.contains(state) {
-            self.anomalies += 1;
+            self.anomalies += u64::from(self.is_loss(conn));
             let last = conn.touched;
             self.leave(cookie, conn, at, state, Cause::EndNotSeen, changes);
             let entered = Entered::between(Some(last), at);
@@ -266,6 +251,9 @@ impl Tracker {
         changes: &mut Vec<Change>,
     ) {
         self.births.remove(&event.sk);
+        if !self.options.filter.selects_tuple(&tuple) {
+            return;
+        }
         let known = self.conns.remove(&event.cookie);
         if known.is_none() && state == TcpState::Close {
             // It was reset in the queue: nothing follows.
@@ -316,13 +304,17 @@ impl Tracker {
         if self.sweep.leaves_out(event.cookie) {
             return;
         }
-        let Some(cookie) = self.minisocket_key(event.cookie, &tuple) else {
+        if !self.options.filter.selects_tuple(&tuple) {
             return;
-        };
+        }
+        let cookie = self.minisocket_key(event.cookie, &tuple);
         let mut conn = match (self.conns.remove(&cookie), op) {
             (Some(conn), _) => conn,
             // The end of one that was never heard of leaves nothing to follow.
-            (None, MiniOp::Expired | MiniOp::Cancelled { .. } | MiniOp::Segment) => return,
+            (None, MiniOp::Expired | MiniOp::Cancelled { .. } | MiniOp::Segment) => {
+                self.parted.ended(cookie);
+                return;
+            }
             (None, MiniOp::Armed { .. }) => {
                 let entered = Entered::before(at);
                 let mut conn = Conn::new(tuple, substate, entered, at);

@@ -5,6 +5,7 @@
 
 mod conn;
 mod events;
+mod parted;
 mod stats;
 mod sweep;
 
@@ -22,6 +23,7 @@ use crate::tuple::{Role, Tuple};
 use crate::verdict::Verdict;
 
 use conn::{Conn, Entered, World};
+use parted::Parted;
 use stats::Stats;
 use sweep::SweepState;
 
@@ -33,10 +35,6 @@ const REARM_NS: u64 = 50_000_000;
 
 /// How many dead sockets with an open file are remembered, so that a reconnect gets its number.
 const MAX_REUSABLE: usize = 65_536;
-
-/// Added to the cookie of a minisocket whose full socket has connected again meanwhile: both have
-/// the same cookie. The kernel's cookies are far smaller (they count up from 1).
-const PARTED: u64 = 1 << 63;
 
 /// What the user asked of the tracker.
 #[derive(Clone, Debug)]
@@ -84,6 +82,7 @@ pub struct Tracker {
     /// Generations of dead sockets that may connect again.
     reusable: Map<u64, u32>,
     reusable_order: VecDeque<u64>,
+    parted: Parted,
     world: World,
     sweep: SweepState,
     loss: Loss,
@@ -120,6 +119,7 @@ impl Tracker {
             births: Map::default(),
             reusable: Map::default(),
             reusable_order: VecDeque::new(),
+            parted: Parted::default(),
             world: World::default(),
             sweep: SweepState::default(),
             loss: Loss::default(),
@@ -152,6 +152,7 @@ impl Tracker {
                         self.mini(event, tuple, substate, op, changes);
                     }
                     EventBody::Eof { actor } => self.eof(event, actor),
+                    EventBody::LeftOut if event.cookie == 0 => {}
                     EventBody::LeftOut => self.leave_out(event.cookie),
                 }
             }
@@ -159,7 +160,6 @@ impl Tracker {
             Input::Tick(at) | Input::End(at) => {
                 self.advance(*at);
                 self.bury(*at, changes);
-                self.world.drop_gone_listeners();
                 self.show_due(*at, changes);
             }
             Input::Socket(socket) => {
@@ -198,7 +198,7 @@ impl Tracker {
 
     /// Whether a connection is tracked.
     pub fn knows(&self, cookie: u64) -> bool {
-        self.conns.contains_key(&cookie)
+        self.conns.contains_key(&cookie) || self.parted.knows(cookie)
     }
 
     /// How many connections are in a watched state and selected.
@@ -281,6 +281,7 @@ impl Tracker {
             return;
         };
         self.sweep.removed(cookie);
+        self.parted.ended(cookie);
         self.leave(cookie, &mut conn, at, next, cause, changes);
         if conn.fd_open {
             self.remember_generation(cookie, conn.generation);
@@ -420,6 +421,12 @@ impl Tracker {
     /// When the connection, as it is, is to be shown.
     fn due_at(&self, conn: &Conn) -> Mono {
         conn.entered.latest.plus(self.min_age())
+    }
+
+    /// Whether what was missed of a connection is a loss: not where the programs follow some
+    /// sockets only, and not of one that nobody asked for.
+    fn is_loss(&self, conn: &Conn) -> bool {
+        !self.options.selective && self.options.filter.selects_tuple(&conn.tuple)
     }
 
     /// Something was learned of a connection that the filter may have rejected for not knowing

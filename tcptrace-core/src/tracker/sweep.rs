@@ -81,7 +81,7 @@ impl Tracker {
             } => {
                 self.advance(*at);
                 self.sweep.unlisted = partly.len() as u64 + u64::from(*hidden);
-                self.end_sweep(netns, partly, changes);
+                self.end_sweep(netns, partly, *hidden == 0, changes);
             }
         }
     }
@@ -109,16 +109,20 @@ impl Tracker {
             return;
         }
         let asked = self.sweep.began.unwrap_or(socket.at);
-        let key = match socket.mini {
+        let cookie = match socket.mini {
             true => self.minisocket_key(cookie, &socket.tuple),
-            false => Some(cookie),
-        };
-        let Some(cookie) = key else {
-            return;
+            false => {
+                let other = |conn: &Conn| conn.mini && conn.tuple != socket.tuple;
+                if self.conns.get(&cookie).is_some_and(|conn| other(conn)) {
+                    self.part(cookie, changes);
+                }
+                cookie
+            }
         };
         let Some(mut conn) = self.conns.remove(&cookie) else {
-            if self.sweep.began.is_some() && !self.sweep.ended.contains(&cookie) {
-                self.found(socket, changes);
+            match self.sweep.began.is_some() && !self.sweep.ended.contains(&cookie) {
+                true => self.found(cookie, socket, changes),
+                false => self.parted.ended(cookie),
             }
             return;
         };
@@ -147,7 +151,7 @@ impl Tracker {
     }
 
     /// A socket that no event told of.
-    fn found(&mut self, socket: &SocketSnapshot, changes: &mut Vec<Change>) {
+    fn found(&mut self, key: u64, socket: &SocketSnapshot, changes: &mut Vec<Change>) {
         let age = infer::age(socket, self.fin_timeout(&socket.tuple));
         let entered = Entered::aged(age, socket.at);
         let mut conn = Conn::new(socket.tuple, socket.state, entered, socket.at);
@@ -158,9 +162,9 @@ impl Tracker {
         if missed && self.options.watched.contains(socket.state) {
             self.reconciled += 1;
         }
-        self.enter(socket.cookie, &mut conn, socket.state, entered, changes);
+        self.enter(key, &mut conn, socket.state, entered, changes);
         conn.look(socket);
-        self.conns.insert(socket.cookie, conn);
+        self.conns.insert(key, conn);
     }
 
     /// The dump shows another state than the last event left: transitions were not seen.
@@ -195,7 +199,13 @@ impl Tracker {
         conn.look(socket);
     }
 
-    fn end_sweep(&mut self, netns: &[u32], partly: &[u32], changes: &mut Vec<Change>) {
+    fn end_sweep(
+        &mut self,
+        netns: &[u32],
+        partly: &[u32],
+        all_found: bool,
+        changes: &mut Vec<Change>,
+    ) {
         let Some(began) = self.sweep.began.take() else {
             return;
         };
@@ -217,7 +227,8 @@ impl Tracker {
             // A namespace that was not found at all is gone, unless something happens in it: one
             // that no process is in can only be kept alive by an open file.
             let covered = conn.tuple.netns.is_none_or(|n| {
-                let gone = !partly.contains(&n) && began.since(conn.touched) > NETNS_GONE_NS;
+                let quiet = began.since(conn.touched) > NETNS_GONE_NS;
+                let gone = all_found && !partly.contains(&n) && quiet;
                 netns.contains(&n) || gone
             });
             if !covered || conn.seen_in == number || conn.touched >= began {
@@ -230,15 +241,15 @@ impl Tracker {
         }
         gone.sort_unstable();
         for cookie in gone {
-            let Some(conn) = self.conns.get_mut(&cookie) else {
+            let Some(conn) = self.conns.get(&cookie) else {
                 continue;
             };
             let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
             let watched = self.options.watched.contains(conn.state);
+            self.reconciled += u64::from(watched && !sampled && self.is_loss(conn));
             // It ended at an unknown time, so its duration is an estimate.
-            conn.entered.exact = false;
-            if watched && !sampled && !self.options.selective {
-                self.reconciled += 1;
+            if let Some(conn) = self.conns.get_mut(&cookie) {
+                conn.entered.exact = false;
             }
             let cause = if sampled {
                 Cause::Timer
@@ -300,20 +311,10 @@ impl World {
         }
     }
 
+    /// A listener closes. It stays until the next sweep: its queue is emptied after this.
     pub(super) fn listener_gone(&mut self, cookie: u64) {
         for listener in self.listeners.values_mut().flatten() {
             listener.gone |= listener.cookie == cookie;
-        }
-        self.any_gone = true;
-    }
-
-    /// Forgets listeners that were closed: their queues have been emptied since.
-    pub(super) fn drop_gone_listeners(&mut self) {
-        if std::mem::take(&mut self.any_gone) {
-            for list in self.listeners.values_mut() {
-                list.retain(|l| !l.gone);
-            }
-            self.listeners.retain(|_, list| !list.is_empty());
         }
     }
 

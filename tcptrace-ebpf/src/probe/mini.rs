@@ -32,9 +32,6 @@ pub(crate) fn timer(timer: *const u8, op: u8) {
             .wrapping_sub(unsafe { bpf_jiffies64() }),
         false => 0,
     };
-    if op != MINI_ARMED {
-        filter::unselect(cookie);
-    }
     emit::<Mini>(|record| {
         fill::<Mini>(record, tw, cookie, tuple, op);
         record.timeout_jiffies = left.min(u64::from(u32::MAX)) as u32;

@@ -90,14 +90,14 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
     if tp.is_null() {
         return;
     }
-    if offset!(is_mptcp) != ABSENT && Typed.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
-        count(counters::MPTCP);
-        emit::<Header>(|record| *record = sock::header::<Header>(KIND_LEFT_OUT, cookie, sk));
-        return;
-    }
     let sport: u16 = Typed.read(tp, offset!(inet_sport));
     let tuple = sock::tuple(Typed, sk, u16::from_be(sport));
     if !listener && !filter::wants_tuple(&tuple) {
+        return;
+    }
+    if offset!(is_mptcp) != ABSENT && Typed.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
+        count(counters::MPTCP);
+        emit::<Header>(|record| *record = sock::header::<Header>(KIND_LEFT_OUT, cookie, sk));
         return;
     }
     if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {

@@ -325,6 +325,7 @@ impl Processes {
             holders,
             cmdline: process.cmdline,
             cgroup: process.cgroup,
+            cgroup_id: None,
             container: process.container,
             by_listener,
             remembered: false,

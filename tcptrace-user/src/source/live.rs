@@ -317,6 +317,9 @@ impl Live {
             Minisockets::Sampled => SAMPLE_EVERY,
             Minisockets::Seen | Minisockets::Ignored => SWEEP_EVERY,
         };
+        // What is known of processes is looked up anew: they exec, and the tracker forgets those to
+        // which no socket leads.
+        self.seen.clear();
         let rest = at.since(began) * SWEEP_COST;
         self.sweep_at = at.plus(every.max(rest));
         self.sweep_after_loss = at.plus(rest / 4);
@@ -347,7 +350,8 @@ impl Live {
                 last = socket.at;
                 written = self.drain(pipeline).map(|_| ());
             }
-            if self.follows(&socket) && written.is_ok() {
+            let known = pipeline.tracker().knows(socket.cookie);
+            if self.follows(&socket, known) && written.is_ok() {
                 written = pipeline.feed(&Input::Socket(socket));
             }
         });
@@ -363,12 +367,12 @@ impl Live {
     }
 
     /// Whether the programs follow this socket; one that was there before us is made known to
-    /// them.
-    fn follows(&mut self, socket: &SocketSnapshot) -> bool {
+    /// them. Of a minisocket that is not `known` yet nobody can say whose it was.
+    fn follows(&mut self, socket: &SocketSnapshot, known: bool) -> bool {
         let Some(filter) = &self.owner_filter else {
             return true;
         };
-        if socket.state == TcpState::Listen {
+        if socket.state == TcpState::Listen || (socket.mini && known) {
             return true;
         }
         let followed = filter(socket, &self.scan);
