@@ -117,8 +117,8 @@ fn wrong_usage_says_what_and_how() {
         (&["watch", "--ring-size", "8X"], "is not a size"),
         (&["watch", "-T=now"], "local, utc, rel, ns"),
         (&["watch", "-4", "-6"], "cannot be used with"),
-        (&["watch", "-p", "0"], "0 is not in"),
-        (&["watch", "-p", "python3"], "invalid"),
+        (&["watch", "-p", "0"], "a number from 1 on"),
+        (&["watch", "-p", "python3"], "for a name use --comm"),
         (&["snapshot", "--by", "cause"], "is no key of a snapshot"),
         (
             &["snapshot", "--all-netns", "--netns", "1"],

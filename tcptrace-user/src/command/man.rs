@@ -53,17 +53,21 @@ fn render(command: clap::Command, page: &mut impl Write) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-/// The examples as they stand: the generator would fill their lines into a paragraph.
-fn render_examples(examples: &str, page: &mut impl Write) -> io::Result<()> {
-    let mut lines = examples.lines();
-    let Some(title) = lines.next() else {
-        return Ok(());
-    };
-    writeln!(page, ".SH {title}\n.nf")?;
-    for line in lines {
-        // `\&` keeps a line from being read as a request, `\e` is a backslash.
-        let line = line.replace('\\', "\\e").replace('-', "\\-");
-        writeln!(page, "\\&{line}")?;
+/// Sections as they stand, each under its title in capitals: the generator would fill their lines
+/// into a paragraph.
+fn render_examples(sections: &str, page: &mut impl Write) -> io::Result<()> {
+    for section in sections.split("\n\n") {
+        let mut lines = section.lines();
+        let Some(title) = lines.next() else {
+            continue;
+        };
+        writeln!(page, ".SH {title}\n.nf")?;
+        for line in lines {
+            // `\&` keeps a line from being read as a request, `\e` is a backslash.
+            let line = line.replace('\\', "\\e").replace('-', "\\-");
+            writeln!(page, "\\&{line}")?;
+        }
+        writeln!(page, ".fi")?;
     }
-    writeln!(page, ".fi")
+    Ok(())
 }
