@@ -4,15 +4,11 @@
 pub const RING_FULL: u32 = 0;
 /// State changes that a shadow twin handled because the main program was interrupted.
 pub const SHADOW_STATE: u32 = 1;
-/// The same for the minisocket timer programs.
-pub const SHADOW_TIMER: u32 = 2;
 /// Kernel memory that could not be read where it had to be.
-pub const READ_FAULT: u32 = 3;
+pub const READ_FAULT: u32 = 2;
 /// Sockets that matched an owner filter and found the map `SELECTED` full.
-pub const SELECTED_FULL: u32 = 4;
+pub const SELECTED_FULL: u32 = 3;
 /// State changes of MPTCP subflows, which are left out.
-pub const MPTCP: u32 = 5;
-/// Records written to the ring buffer.
-pub const EMITTED: u32 = 6;
+pub const MPTCP: u32 = 4;
 /// How many counters there are.
-pub const COUNT: u32 = 8;
+pub const COUNT: u32 = 5;

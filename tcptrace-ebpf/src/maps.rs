@@ -64,7 +64,6 @@ pub(crate) fn emit<T: FromZeros + 'static>(fill: impl FnOnce(&mut T)) {
         fill(&mut *record);
     }
     entry.submit(BPF_RB_NO_WAKEUP);
-    count(counters::EMITTED);
 }
 
 /// The value of a [`Config`] field; see [`crate::kernel::offset`].
