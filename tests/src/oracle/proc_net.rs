@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::netns::Netns;
+use crate::oracle::count;
 
 /// A line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +37,7 @@ pub fn sockets(ns: &Netns) -> Vec<Socket> {
 /// How many there are of each state.
 #[track_caller]
 pub fn counts(ns: &Netns) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for socket in sockets(ns) {
-        *counts.entry(socket.state.to_owned()).or_default() += 1;
-    }
-    counts
+    count(sockets(ns).into_iter().map(|s| s.state.to_owned()))
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::child::{LIMIT, until};
 use crate::netns::Netns;
-use crate::oracle::state_name;
+use crate::oracle::{count, state_name};
 use crate::truth::{Act, now_ns};
 
 /// A line of `ss -Htanoe`.
@@ -39,11 +39,7 @@ pub fn sockets(ns: &Netns) -> Vec<Socket> {
 /// How many there are of each state.
 #[track_caller]
 pub fn counts(ns: &Netns) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for socket in sockets(ns) {
-        *counts.entry(socket.state).or_default() += 1;
-    }
-    counts
+    count(sockets(ns).into_iter().map(|s| s.state))
 }
 
 /// Waits until the socket of `act`, which its owner may have closed, is in `state`.
