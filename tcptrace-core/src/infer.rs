@@ -132,11 +132,8 @@ impl Listeners {
         self.by_port
             .get(&(tuple.netns, tuple.local.port()))?
             .iter()
-            .filter(|l| tuple.came_through(l.addr))
-            .max_by_key(|l| {
-                let same_family = l.addr.is_ipv4() == tuple.local.is_ipv4();
-                (l.addr == tuple.local, same_family)
-            })
+            .filter(|l| tuple.fit(l.addr).is_some())
+            .max_by_key(|l| tuple.fit(l.addr))
     }
 }
 

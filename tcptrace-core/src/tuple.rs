@@ -1,7 +1,7 @@
 //! Who talks to whom: endpoints, tuples, roles, connection ids.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// The two ends of a connection and the namespace they are in. v4-mapped IPv6 is kept as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,17 +25,30 @@ impl Tuple {
         }
     }
 
-    /// Whether a listener bound to `addr` would have accepted this connection.
-    pub fn came_through(&self, addr: SocketAddr) -> bool {
-        addr.port() == self.local.port()
-            && (addr.ip() == self.local.ip() || covers(addr.ip(), self.local.ip()))
+    /// How well a listener bound to `addr` fits this connection; `None`: it would not take it. The
+    /// kernel gives it to the best (`compute_score` of `inet_hashtables.c`). `[::]` takes IPv4 as
+    /// well, unless it is IPV6_V6ONLY, which cannot be seen.
+    pub fn fit(&self, addr: SocketAddr) -> Option<ListenerFit> {
+        let same_family = addr.is_ipv4() == self.local.is_ipv4();
+        match addr.ip() {
+            _ if addr.port() != self.local.port() => None,
+            ip if ip == self.local.ip() => Some(ListenerFit::Address),
+            ip if ip.is_unspecified() && same_family => Some(ListenerFit::Any),
+            ip if ip.is_unspecified() && ip.is_ipv6() => Some(ListenerFit::AnyFamily),
+            _ => None,
+        }
     }
 }
 
-/// Whether a listener bound to `any` takes connections to `ip`: `[::]` takes IPv4 as well, unless
-/// it is IPV6_V6ONLY, which cannot be seen.
-fn covers(any: IpAddr, ip: IpAddr) -> bool {
-    any.is_unspecified() && (any.is_ipv6() || ip.is_ipv4())
+/// How well a listener fits a connection, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenerFit {
+    /// It listens on all addresses, of IPv4 and IPv6.
+    AnyFamily,
+    /// It listens on all addresses of the connection's family.
+    Any,
+    /// It listens on the connection's very address.
+    Address,
 }
 
 /// Which side asked for the connection.

@@ -302,22 +302,15 @@ pub(super) struct World {
 }
 
 impl World {
-    /// The listeners that a connection may have come through: bound to its address, else to any;
-    /// several with SO_REUSEPORT.
+    /// The listeners that a connection may have come through: those that fit it best, several with
+    /// SO_REUSEPORT. One that was closed counts where no other is left.
     pub(super) fn listeners(&self, tuple: &Tuple) -> Vec<&Listener> {
         let key = (tuple.netns, tuple.local.port());
         let all = self.listeners.get(&key).map_or(&[][..], Vec::as_slice);
-        let bound = |l: &&Listener| l.tuple.local.ip() == tuple.local.ip();
-        let any = |l: &&Listener| tuple.came_through(l.tuple.local);
-        let live = |l: &&Listener| !l.gone;
-        let mut found: Vec<&Listener> = all.iter().filter(bound).collect();
-        if found.is_empty() {
-            found = all.iter().filter(any).collect();
-        }
-        if found.iter().any(|l| !l.gone) {
-            found.retain(live);
-        }
-        found
+        let rank = |l: &Listener| tuple.fit(l.tuple.local).map(|fit| (!l.gone, fit));
+        let best = all.iter().filter_map(rank).max();
+        let is_best = |l: &&Listener| best.is_some() && rank(l) == best;
+        all.iter().filter(is_best).collect()
     }
 
     /// Whose queue an unaccepted connection is in. Of several listeners nobody can say which one:
