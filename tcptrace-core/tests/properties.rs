@@ -160,7 +160,6 @@ fn inputs(steps: &[(Step, u64)]) -> Vec<Input> {
 
 fn tracker(watched: StateSet, min_age_ns: u64) -> Tracker {
     Tracker::new(Options {
-        watched,
         filter: Filter {
             states: watched,
             min_age_ns,

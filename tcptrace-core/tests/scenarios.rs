@@ -99,7 +99,6 @@ fn options(line: &str) -> Options {
     let get = |key: &str| words.iter().find_map(|w| w.strip_prefix(key));
     let watched: StateSet = words[1].parse().expect("states");
     Options {
-        watched,
         filter: Filter {
             states: watched,
             min_age_ns: parse_duration(get("min-age=").unwrap_or("1s")).expect("age"),

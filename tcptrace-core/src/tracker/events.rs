@@ -85,7 +85,7 @@ impl Tracker {
         let mut conn = Conn::new(
             change.tuple,
             TcpState::Close,
-            Entered::at(event.at),
+            Entered::before(event.at),
             event.at,
         );
         conn.generation = generation;
@@ -93,7 +93,6 @@ impl Tracker {
         conn.acquired = change
             .actor
             .map(|actor| Box::new(Acquired { actor, fd: None }));
-        conn.entered = Entered::before(event.at);
         self.transition(
             event.cookie,
             conn,
@@ -186,7 +185,7 @@ impl Tracker {
         state: TcpState,
         changes: &mut Vec<Change>,
     ) {
-        let watched = self.options.watched;
+        let watched = self.options.filter.states;
         let followed = self.tells(conn.state, state);
         if followed || watched.contains(conn.state) || watched.contains(state) {
             self.anomalies += u64::from(self.is_loss(conn));

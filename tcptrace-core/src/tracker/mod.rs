@@ -39,9 +39,8 @@ const MAX_REUSABLE: usize = 65_536;
 /// What the user asked of the tracker.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// States whose dwell times are measured and whose sockets are shown.
-    pub watched: StateSet,
-    /// Which connections; `min_age_ns` is the age at which one is shown.
+    /// Which connections; `states` are those whose dwell times are measured and in which sockets
+    /// are shown, `min_age_ns` is the age at which one is.
     pub filter: Filter,
     /// Tell of every transition from or to one of these.
     pub transitions: StateSet,
@@ -309,7 +308,7 @@ impl Tracker {
         cause: Cause,
         changes: &mut Vec<Change>,
     ) {
-        let watched = self.options.watched.contains(conn.state);
+        let watched = self.options.filter.states.contains(conn.state);
         let told = self.tells(conn.state, next);
         if !watched && !told {
             return;
@@ -365,7 +364,7 @@ impl Tracker {
         conn.shown = false;
         conn.found = !entered.exact;
         conn.outdated();
-        if !self.options.watched.contains(state) {
+        if !self.options.filter.states.contains(state) {
             return;
         }
         if self.min_age() == 0 && !conn.found {
@@ -435,7 +434,7 @@ impl Tracker {
         let Some(conn) = self.conns.get(&cookie) else {
             return;
         };
-        if self.options.watched.contains(conn.state) && !conn.shown {
+        if self.options.filter.states.contains(conn.state) && !conn.shown {
             let due = self.due_at(conn);
             self.due.insert((due, cookie));
         }
@@ -454,7 +453,7 @@ impl Tracker {
             let Some(conn) = self.conns.get(&cookie) else {
                 continue;
             };
-            if !self.options.watched.contains(conn.state) {
+            if !self.options.filter.states.contains(conn.state) {
                 continue;
             }
             let view = conn.view(cookie, self.now, &self.world);

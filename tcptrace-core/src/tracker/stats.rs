@@ -112,7 +112,8 @@ impl Tracker {
         }
         let states: Vec<StateLine> = self
             .options
-            .watched
+            .filter
+            .states
             .iter()
             .map(|s| line(s, self.stats.states.get(&s), open.get(&s)))
             .collect();
@@ -137,7 +138,8 @@ impl Tracker {
                 let left = self.stats.groups.get(&key).unwrap_or(&none);
                 let lines = self
                     .options
-                    .watched
+                    .filter
+                    .states
                     .iter()
                     .filter(|s| left.contains_key(s) || open.contains_key(s))
                     .map(|s| line(s, left.get(&s), open.get(&s)))

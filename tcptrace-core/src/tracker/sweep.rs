@@ -159,7 +159,7 @@ impl Tracker {
         conn.seen_in = self.sweep.number;
         conn.look(socket);
         let missed = self.sweep.first_done && !self.options.selective;
-        if missed && self.options.watched.contains(socket.state) {
+        if missed && self.options.filter.states.contains(socket.state) {
             self.reconciled += 1;
         }
         self.enter(key, &mut conn, socket.state, entered, changes);
@@ -175,7 +175,7 @@ impl Tracker {
         socket: &SocketSnapshot,
         changes: &mut Vec<Change>,
     ) {
-        let watched = self.options.watched;
+        let watched = self.options.filter.states;
         let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
         if !sampled
             && !self.options.selective
@@ -245,7 +245,7 @@ impl Tracker {
                 continue;
             };
             let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
-            let watched = self.options.watched.contains(conn.state);
+            let watched = self.options.filter.states.contains(conn.state);
             self.reconciled += u64::from(watched && !sampled && self.is_loss(conn));
             // It ended at an unknown time, so its duration is an estimate.
             if let Some(conn) = self.conns.get_mut(&cookie) {

@@ -101,7 +101,6 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     };
     let selective = scope.config.flags & FLAG_SELECTED != 0;
     let tracker = Tracker::new(Options {
-        watched: options.filter.states,
         filter: options.filter.clone(),
         transitions: options.transitions,
         by: options.by.clone(),
