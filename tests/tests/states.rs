@@ -51,8 +51,9 @@ fn fins_that_cross_lead_through_closing() {
     let run = watch.stop();
     let paths = [path(&run, &conn.c.id()), path(&run, &conn.s.id())];
     let closing = "established fin_wait1 closing time_wait";
-    assert!(paths.iter().any(|p| p == closing), "{paths:?}");
-    assert!(paths.iter().all(|p| p.ends_with("time_wait")), "{paths:?}");
+    let told = || format!("{paths:?} of {:#?} {}", run.events, run.summary);
+    assert!(paths.iter().any(|p| p == closing), "{}", told());
+    assert!(paths.iter().all(|p| p.ends_with("time_wait")), "{}", told());
 }
 
 #[test]
