@@ -30,9 +30,9 @@ use tcptrace_common::tcp::AF_INET6;
 use tcptrace_core::filter::{Family, Filter, Net, Ports};
 use tcptrace_core::tuple::Role;
 
-/// Fills the filters of `config`. `cgroup` is the id of the cgroup that is asked for, if it is the
-/// only one and has no cgroups below it: the programs compare ids, not paths.
-pub(crate) fn push(filter: &Filter, cgroup: Option<u64>, config: &mut Config) {
+/// Fills the filters of `config`. A cgroup is pushed if it is the only one and has none below it:
+/// the programs compare one id, not paths.
+pub(crate) fn push(filter: &Filter, config: &mut Config) {
     push_ports(
         &filter.local_ports,
         &mut config.local_ports,
@@ -67,16 +67,19 @@ pub(crate) fn push(filter: &Filter, cgroup: Option<u64>, config: &mut Config) {
     if let [netns] = filter.netns[..] {
         config.netns = netns;
     }
-    push_owner(filter, cgroup, config);
+    push_owner(filter, config);
 }
 
-fn push_owner(filter: &Filter, cgroup: Option<u64>, config: &mut Config) {
+fn push_owner(filter: &Filter, config: &mut Config) {
     push_list(
         filter.pids.iter().copied(),
         &mut config.tgids,
         &mut config.tgids_len,
     );
-    config.cgroup = cgroup.unwrap_or(0);
+    config.cgroup = match (&filter.cgroups[..], &filter.cgroup_ids[..]) {
+        ([_], [leaf]) => *leaf,
+        _ => 0,
+    };
     let any_role = filter.roles.is_empty() || filter.roles.contains(&Role::Unaccepted);
     let active = any_role || filter.roles.contains(&Role::Active);
     let passive = any_role || filter.roles.contains(&Role::Passive);
@@ -206,9 +209,9 @@ mod tests {
         }
     }
 
-    fn pushed(filter: &Filter, cgroup: Option<u64>) -> Config {
+    fn pushed(filter: &Filter) -> Config {
         let mut config = Config::new_zeroed();
-        push(filter, cgroup, &mut config);
+        push(filter, &mut config);
         config
     }
 
@@ -276,13 +279,13 @@ mod tests {
             pids in proptest::collection::vec(1u32..4, 0..10),
             netns in proptest::collection::vec(1u32..3, 0..3),
             by_cgroup in any::<bool>(),
-        ) -> (Filter, Option<u64>) {
+        ) -> Filter {
             let cgroups = if by_cgroup { vec!["/slice/1".to_owned()] } else { Vec::new() };
-            let filter = Filter {
+            Filter {
                 local_ports, remote_ports, any_ports, local_nets, remote_nets, family, roles, pids,
-                netns, cgroups, ..Filter::default()
-            };
-            (filter, by_cgroup.then_some(1))
+                netns, cgroups, cgroup_ids: Vec::from_iter(by_cgroup.then_some(1)),
+                ..Filter::default()
+            }
         }
     }
 
@@ -290,10 +293,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
         #[test]
-        fn nothing_that_was_asked_for_is_dropped((filter, cgroup) in filter(), sock in sock()) {
+        fn nothing_that_was_asked_for_is_dropped(filter in filter(), sock in sock()) {
             // An unaccepted socket is in the cgroup of its listener, which the programs cannot
             // know, and they let it pass.
-            let config = pushed(&filter, cgroup);
+            let config = pushed(&filter);
             prop_assert!(
                 !filter.matches(&view(&sock)) || passes(&config, &sock),
                 "{:?} drops {:?}", config, sock
@@ -312,22 +315,24 @@ mod tests {
             tgid: 5,
             cgroup: 7,
         };
-        let drops = |change: &dyn Fn(&mut Filter), cgroup| {
+        let drops = |change: &dyn Fn(&mut Filter)| {
             let mut filter = Filter::default();
             change(&mut filter);
-            !passes(&pushed(&filter, cgroup), &sock)
+            !passes(&pushed(&filter), &sock)
         };
-        assert!(!drops(&|_| (), None));
-        assert!(drops(&|f| f.pids = vec![6], None));
-        assert!(drops(&|f| f.roles = vec![Role::Active], None));
-        assert!(drops(&|f| f.netns = vec![2], None));
-        assert!(drops(&|f| f.local_ports = "81-84".parse().unwrap(), None));
+        assert!(!drops(&|_| ()));
+        assert!(drops(&|f| f.pids = vec![6]));
+        assert!(drops(&|f| f.roles = vec![Role::Active]));
+        assert!(drops(&|f| f.netns = vec![2]));
+        assert!(drops(&|f| f.local_ports = "81-84".parse().unwrap()));
         assert!(drops(
-            &|f| f.remote_nets = vec!["10.0.0.0/8".parse().unwrap()],
-            None
+            &|f| f.remote_nets = vec!["10.0.0.0/8".parse().unwrap()]
         ));
-        assert!(drops(&|_| (), Some(8)));
-        assert!(!drops(&|f| f.family = Some(Family::V4), None));
+        assert!(drops(&|f| {
+            f.cgroups = vec!["/slice/8".to_owned()];
+            f.cgroup_ids = vec![8];
+        }));
+        assert!(!drops(&|f| f.family = Some(Family::V4)));
         let v6 = Sock {
             local: (Ipv6Addr::LOCALHOST, 80),
             ..sock.clone()
@@ -336,11 +341,8 @@ mod tests {
             family: Some(Family::V4),
             ..Filter::default()
         };
-        assert!(!passes(&pushed(&only_v4, None), &v6));
-        assert!(!drops(
-            &|f| f.local_ports = "81-9000".parse().unwrap(),
-            None
-        ));
-        assert!(!drops(&|f| f.roles = vec![Role::Unaccepted], None));
+        assert!(!passes(&pushed(&only_v4), &v6));
+        assert!(!drops(&|f| f.local_ports = "81-9000".parse().unwrap()));
+        assert!(!drops(&|f| f.roles = vec![Role::Unaccepted]));
     }
 }

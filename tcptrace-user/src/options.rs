@@ -74,8 +74,6 @@ pub(crate) struct Watch {
     pub(crate) terminal: Terminal,
     /// Which sockets; `states` are those in which a socket is stuck.
     pub(crate) filter: Filter,
-    /// Id of the one cgroup that was asked for, if it has none below it.
-    pub(crate) cgroup: Option<u64>,
     /// States whose transitions are printed: from or to one of these; empty: none.
     pub(crate) transitions: StateSet,
     /// Stop after so many ns.
@@ -98,7 +96,7 @@ impl Watch {
     /// Resolves what was typed.
     pub(crate) fn resolve(typed: cli::Watch, terminal: Terminal) -> anyhow::Result<Watch> {
         let asked = states(&typed.filters.state);
-        let (mut filter, cgroup) = filter(typed.filters, WATCH_MIN_AGE_NS)?;
+        let mut filter = filter(typed.filters, WATCH_MIN_AGE_NS)?;
         filter.states = match asked.is_empty() {
             true => lingering(),
             false => dwelt_in(asked),
@@ -117,7 +115,6 @@ impl Watch {
                 false => terminal,
             },
             filter,
-            cgroup,
             transitions: match (typed.transitions, asked.is_empty()) {
                 (false, _) => StateSet::EMPTY,
                 (true, true) => StateSet::all(),
@@ -165,7 +162,7 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Resolves what was typed.
     pub(crate) fn resolve(typed: cli::Snapshot, terminal: Terminal) -> anyhow::Result<Snapshot> {
-        let (filter, _) = filter(typed.filters, 0)?;
+        let filter = filter(typed.filters, 0)?;
         Ok(Snapshot {
             terminal,
             filter,
@@ -196,19 +193,14 @@ impl Doctor {
     }
 }
 
-/// The filter, and the id of the one cgroup that was asked for, if it has none below it.
-fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<(Filter, Option<u64>)> {
+fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<Filter> {
     for pid in &typed.pid {
         resolve::pid(*pid)?;
     }
     let netns = typed.netns.iter().map(|text| resolve::netns(text));
     let cgroups = typed.cgroup.iter().map(|text| resolve::cgroup(text));
     let cgroups = cgroups.collect::<Result<Vec<_>, _>>()?;
-    let cgroup_id = match &cgroups[..] {
-        [only] => only.leaf_id(),
-        _ => None,
-    };
-    let filter = Filter {
+    Ok(Filter {
         states: states(&typed.state),
         pids: typed.pid,
         comms: typed.comm.iter().map(|name| kernel_name(name)).collect(),
@@ -227,8 +219,7 @@ fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<(Filter, Optio
         cgroups: cgroups.into_iter().map(|c| c.wanted).collect(),
         netns: netns.collect::<Result<_, _>>()?,
         min_age_ns: typed.min_age.unwrap_or(min_age_ns),
-    };
-    Ok((filter, cgroup_id))
+    })
 }
 
 fn states(lists: &[StateSet]) -> StateSet {

@@ -89,16 +89,6 @@ pub(crate) struct Cgroup {
     pub(crate) ids: Vec<u64>,
 }
 
-impl Cgroup {
-    /// Its id, if it has no cgroups below it.
-    pub(crate) fn leaf_id(&self) -> Option<u64> {
-        match self.ids[..] {
-            [only] => Some(only),
-            _ => None,
-        }
-    }
-}
-
 /// A cgroup: given by its path, below /sys/fs/cgroup or not, or by the id of its container.
 pub(crate) fn cgroup(text: &str) -> anyhow::Result<Cgroup> {
     match cgroup_root() {
@@ -194,13 +184,11 @@ mod tests {
         let of = |text: &str| cgroup_in(root.path(), text);
         let leaf = of("/system.slice/shop.service").unwrap();
         assert_eq!(leaf.wanted, "/system.slice/shop.service");
-        assert_eq!(leaf.leaf_id(), Some(fs::metadata(&child).unwrap().ino()));
-        assert_eq!(
-            of("system.slice/shop.service/").unwrap().leaf_id(),
-            leaf.leaf_id()
-        );
+        assert_eq!(leaf.ids, [fs::metadata(&child).unwrap().ino()]);
+        assert_eq!(of("system.slice/shop.service/").unwrap().ids, leaf.ids);
         assert_eq!(of(child.to_str().unwrap()).unwrap(), leaf);
-        assert_eq!(of("/system.slice").unwrap().leaf_id(), None);
+        assert_eq!(of("/system.slice").unwrap().ids.len(), 2);
+        assert!(of("/system.slice").unwrap().ids.contains(&leaf.ids[0]));
         assert_eq!(of("F00DCAFE").unwrap().wanted, "f00dcafe");
         assert!(of("/no/such").is_err());
     }

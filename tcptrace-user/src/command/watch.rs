@@ -158,7 +158,7 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
 
 fn scope(options: &Watch) -> Scope {
     let mut config = Config::ZERO;
-    kernel_filter::push(&options.filter, options.cgroup, &mut config);
+    kernel_filter::push(&options.filter, &mut config);
     let selects = config.flags & FLAG_SELECTED != 0;
     Scope {
         states: options.filter.states.union(options.transitions),
