@@ -44,6 +44,9 @@ fn mini_op() -> impl Strategy<Value = MiniOp> {
             cause: Cause::Unknown,
             actor
         }),
+        Just(MiniOp::Killed {
+            cause: Cause::Destroyed,
+        }),
         Just(MiniOp::Expired),
         Just(MiniOp::Segment),
     ]
@@ -56,7 +59,7 @@ fn body() -> impl Strategy<Value = EventBody> {
                 tuple, old, new, flags, err, recv_q: 1, send_q: 0, actor,
             })),
         1 => (tuple(), actor(), state()).prop_map(|(tuple, actor, state)| EventBody::Accept {
-            tuple, actor, fd: 5, state,
+            tuple, actor, fd: Some(5), state,
         }),
         3 => (tuple(), mini_op(), any::<bool>()).prop_map(|(tuple, op, fw2)| EventBody::Mini {
             tuple,
@@ -64,6 +67,7 @@ fn body() -> impl Strategy<Value = EventBody> {
             op,
         }),
         1 => actor().prop_map(|actor| EventBody::Eof { actor }),
+        1 => (actor(), any::<bool>()).prop_map(|(actor, exiting)| EventBody::Close { actor, exiting }),
     ]
 }
 

@@ -114,7 +114,7 @@ pub(crate) struct Watch {
     /// Size of the buffer between kernel and tcptrace, as in 8M
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Tracing")]
     pub(crate) ring_size: Option<u32>,
-    /// Use only these ways into the kernel; `tcptrace doctor` names them
+    /// Use only these ways into the kernel: fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc
     #[arg(
         long,
         value_name = "LIST",
@@ -155,6 +155,9 @@ pub(crate) struct Doctor {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    /// Plan with these ways into the kernel only, and check them, as `watch --hooks` would
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) hooks: Vec<String>,
 }
 
 /// Which sockets.

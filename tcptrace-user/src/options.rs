@@ -175,20 +175,23 @@ impl Snapshot {
 }
 
 /// Options of `doctor`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Doctor {
     /// Where the output goes.
     pub(crate) terminal: Terminal,
     /// One JSON object.
     pub(crate) json: bool,
+    /// The only hooks to use; empty: all.
+    pub(crate) hooks: Vec<String>,
 }
 
 impl Doctor {
     /// Resolves what was typed.
-    pub(crate) fn resolve(typed: &cli::Doctor, terminal: Terminal) -> Doctor {
+    pub(crate) fn resolve(typed: cli::Doctor, terminal: Terminal) -> Doctor {
         Doctor {
             terminal,
             json: typed.json,
+            hooks: typed.hooks,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::time::Mono;
 use crate::tuple::{Role, Tuple};
 use crate::verdict::Verdict;
 
-use conn::{Conn, Entered, World};
+use conn::{Birth, Conn, Entered, World};
 use parted::Parted;
 use stats::Stats;
 use sweep::SweepState;
@@ -33,8 +33,8 @@ type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
 /// the same function call.
 const REARM_NS: u64 = 50_000_000;
 
-/// How many dead sockets with an open file are remembered, so that a reconnect gets its number.
-const MAX_REUSABLE: usize = 65_536;
+/// How many dead sockets with an open file are remembered.
+const MAX_DEAD: usize = 65_536;
 
 /// What the user asked of the tracker.
 #[derive(Clone, Debug)]
@@ -76,11 +76,11 @@ pub struct Tracker {
     due: BTreeSet<(Mono, u64)>,
     /// Minisockets whose timer was stopped, in the order of that.
     dying: VecDeque<(Mono, u64)>,
-    /// Children born at LISTEN -> SYN_RECV, by address until their cookie is known.
-    births: Map<u64, (Mono, Tuple)>,
-    /// Generations of dead sockets that may connect again.
-    reusable: Map<u64, u32>,
-    reusable_order: VecDeque<u64>,
+    /// Sockets born without a cookie, by address until their cookie is known.
+    births: Map<u64, Birth>,
+    /// Dead sockets whose descriptor is open: they may connect again.
+    dead: Map<u64, Box<Conn>>,
+    dead_order: VecDeque<u64>,
     parted: Parted,
     world: World,
     sweep: SweepState,
@@ -116,8 +116,8 @@ impl Tracker {
             due: BTreeSet::new(),
             dying: VecDeque::new(),
             births: Map::default(),
-            reusable: Map::default(),
-            reusable_order: VecDeque::new(),
+            dead: Map::default(),
+            dead_order: VecDeque::new(),
             parted: Parted::default(),
             world: World::default(),
             sweep: SweepState::default(),
@@ -149,6 +149,9 @@ impl Tracker {
                         op,
                     } => {
                         self.mini(event, tuple, substate, op, changes);
+                    }
+                    EventBody::Close { actor, exiting } => {
+                        self.close(event, actor, exiting, changes);
                     }
                     EventBody::Eof { actor } => self.eof(event, actor),
                     EventBody::LeftOut if event.cookie == 0 => {}
@@ -283,18 +286,20 @@ impl Tracker {
         self.parted.ended(cookie);
         self.leave(cookie, &mut conn, at, next, cause, changes);
         if conn.fd_open {
-            self.remember_generation(cookie, conn.generation);
+            conn.state = TcpState::Close;
+            conn.entered = Entered::at(at);
+            self.remember_dead(cookie, conn);
         }
     }
 
-    fn remember_generation(&mut self, cookie: u64, generation: u32) {
-        if self.reusable.insert(cookie, generation).is_none() {
-            self.reusable_order.push_back(cookie);
+    fn remember_dead(&mut self, cookie: u64, conn: Box<Conn>) {
+        if self.dead.insert(cookie, conn).is_none() {
+            self.dead_order.push_back(cookie);
         }
-        if self.reusable_order.len() > MAX_REUSABLE
-            && let Some(oldest) = self.reusable_order.pop_front()
+        if self.dead_order.len() > MAX_DEAD
+            && let Some(oldest) = self.dead_order.pop_front()
         {
-            self.reusable.remove(&oldest);
+            self.dead.remove(&oldest);
         }
     }
 

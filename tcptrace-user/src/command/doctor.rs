@@ -11,9 +11,7 @@ use crate::kernel::capability::{Capability, PRIVILEGES, Privilege, SETCAP_ALL};
 use crate::kernel::facts::Facts;
 use crate::kernel::inspect::Kernel;
 use crate::kernel::layout::Absence;
-use crate::kernel::plan::{
-    CannotRun, Decision, EventPlan, Mechanism, Mode, Plan, PlanOptions, plan,
-};
+use crate::kernel::plan::{CannotRun, Decision, EventPlan, Mechanism, Mode, Plan, plan};
 use crate::kernel::sysctl::{self, Sysctl};
 use crate::options::Doctor;
 use crate::source::self_check;
@@ -23,8 +21,9 @@ use crate::source::self_check;
 /// # Errors
 /// When the output cannot be written.
 pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
+    let asked = super::plan_options(&options.hooks)?;
     let mut kernel = Kernel::inspect();
-    let plan = plan(&kernel.facts, &PlanOptions::default());
+    let plan = plan(&kernel.facts, &asked);
     let self_check = plan
         .as_ref()
         .ok()
@@ -229,11 +228,14 @@ impl Diagnosis {
 fn plan_line(event: &EventPlan, page: &mut Page) {
     let name = event.event;
     let Some(chosen) = event.chosen() else {
-        let why = event.candidates.iter().find_map(|c| match &c.decision {
-            Decision::Rejected(why) => Some(why.as_str()),
-            _ => None,
-        });
-        let text = format!("{name}: {}", why.unwrap_or("no mechanism"));
+        let mut reasons: Vec<&str> = Vec::new();
+        for candidate in &event.candidates {
+            match &candidate.decision {
+                Decision::Rejected(why) if !reasons.contains(&why.as_str()) => reasons.push(why),
+                _ => {}
+            }
+        }
+        let text = format!("{name}: {}", reasons.join("; "));
         page.line(Grade::Miss, &text);
         return;
     };
@@ -250,9 +252,12 @@ fn plan_line(event: &EventPlan, page: &mut Page) {
         Decision::Rejected(why) => Some((c, why)),
         _ => None,
     }) {
-        let cost = chosen.cost.unwrap_or("nothing is lost");
+        let (grade, cost) = match chosen.cost {
+            Some(cost) => (Grade::Warn, cost),
+            None => (Grade::Info, "nothing is lost"),
+        };
         let text = format!("{name}, not by {}: {why}; {cost}", candidate.mechanism);
-        page.line(Grade::Warn, &text);
+        page.line(grade, &text);
     }
 }
 
@@ -337,7 +342,7 @@ mod tests {
         change(&mut facts);
         let note = "ends FIN_WAIT_2 of closed sockets only".to_owned();
         Diagnosis {
-            plan: plan(&facts, &PlanOptions::default()),
+            plan: plan(&facts, &crate::kernel::plan::PlanOptions::default()),
             facts,
             btf_types: 126_689,
             absences: vec![],

@@ -14,14 +14,15 @@ use tcptrace_core::report::json::Line;
 use tcptrace_core::report::summary::SummaryLine;
 use tcptrace_core::report::summary_text;
 use tcptrace_core::report::watch::{Printer, Style};
+use tcptrace_core::state::TcpState;
 use tcptrace_core::time::WallAnchor;
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
-use crate::error::{CannotRun, Usage};
+use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Mechanism, Plan, PlanOptions, UnknownMechanism, plan};
+use crate::kernel::plan::{Event, Plan, plan};
 use crate::kernel_filter;
 use crate::options::{Terminal, Watch};
 use crate::pipeline::{Pipeline, Sink};
@@ -36,17 +37,9 @@ const WRITE: &str = "cannot write to standard output";
 /// # Errors
 /// [`CannotRun`] if this kernel or these privileges do not allow it; else what failed.
 pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
-    let hooks: Result<BTreeSet<Mechanism>, UnknownMechanism> =
-        options.hooks.iter().map(|word| word.parse()).collect();
-    let hooks = hooks.map_err(|e| {
-        Usage::new(
-            e.to_string(),
-            "`tcptrace doctor` lists what this kernel offers",
-        )
-    })?;
-    let hooks = (!hooks.is_empty()).then_some(hooks);
+    let asked = super::plan_options(&options.hooks)?;
     let mut kernel = Kernel::inspect();
-    let plan = plan(&kernel.facts, &PlanOptions { hooks }).map_err(|refusal| CannotRun {
+    let plan = plan(&kernel.facts, &asked).map_err(|refusal| CannotRun {
         what: "cannot trace here".to_owned(),
         why: refusal.why,
         fix: refusal.fix,
@@ -93,7 +86,8 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     }
     let minisockets = match (
         start::watches_minisockets(scope.states),
-        probes.sees_minisockets(),
+        plan.chosen(Event::Minisocket)
+            .is_some_and(|chosen| probes.runs(chosen.programs)),
     ) {
         (false, _) => Minisockets::Ignored,
         (true, true) => Minisockets::Seen,
@@ -162,6 +156,7 @@ fn scope(options: &Watch) -> Scope {
     let selects = config.flags & FLAG_SELECTED != 0;
     Scope {
         states: options.filter.states.union(options.transitions),
+        closes: options.transitions.contains(TcpState::Close),
         config,
         ring_bytes: options.ring_size.unwrap_or(RING_BYTES),
         selected_max: if selects { selected_max() } else { 1 },

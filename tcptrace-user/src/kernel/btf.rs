@@ -142,7 +142,6 @@ impl Btf {
     }
 
     /// The parameters of a kernel function, `None` if there is no such function.
-    #[cfg(test)]
     pub(crate) fn function(&self, name: &str) -> Option<Vec<Param>> {
         let func = self.record(self.find(Kind::Func, name)?)?;
         self.prototype(func.size_or_type)

@@ -3,6 +3,7 @@
 mod bpf;
 pub(crate) mod btf;
 pub(crate) mod capability;
+mod cgroup;
 pub(crate) mod facts;
 pub(crate) mod inspect;
 pub(crate) mod kallsyms;
@@ -10,5 +11,6 @@ pub(crate) mod layout;
 mod member;
 pub(crate) mod plan;
 pub(crate) mod probes;
+pub(crate) mod programs;
 pub(crate) mod sysctl;
 pub(crate) mod tracefs;

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::capability::{SETCAP_ALL, SETCAP_TRACE};
 use super::facts::{Fact, Facts};
+use super::programs::{self, Attachment, On};
 
 /// What is asked of the plan.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +87,10 @@ pub(crate) enum Mechanism {
     RawTp,
     /// A program on a perf tracepoint.
     Tracepoint,
+    /// A program on a function, by a BPF trampoline: its entry or its return.
+    Fentry,
+    /// A program on a function, by a breakpoint: its entry or its return.
+    Kprobe,
     /// A BPF iterator.
     Iter,
     /// `/proc`.
@@ -110,6 +115,9 @@ pub(crate) struct Candidate {
     pub(crate) mechanism: Mechanism,
     /// What it hangs on, in the kernel's words.
     pub(crate) hooks: &'static [&'static str],
+    /// What is to be attached.
+    #[serde(skip)]
+    pub(crate) programs: &'static [Attachment],
     /// What became of it.
     #[serde(flatten)]
     pub(crate) decision: Decision,
@@ -153,6 +161,7 @@ pub(crate) fn plan(facts: &Facts, options: &PlanOptions) -> Result<Plan, CannotR
         of_event.candidates.push(Candidate {
             mechanism,
             hooks,
+            programs: row.programs,
             decision,
             cost,
         });
@@ -183,6 +192,11 @@ impl Plan {
     pub(crate) fn chosen(&self, event: Event) -> Option<&Candidate> {
         self.events.iter().find(|e| e.event == event)?.chosen()
     }
+
+    /// What is to be attached for an event.
+    pub(crate) fn programs(&self, event: Event) -> &'static [Attachment] {
+        self.chosen(event).map_or(&[], |c| c.programs)
+    }
 }
 
 impl EventPlan {
@@ -198,6 +212,8 @@ impl EventPlan {
         match (self.event, self.chosen()) {
             (Event::Minisocket, None) => Some(MINISOCKET_SAMPLED),
             (Event::Minisocket, Some(c)) => c.cost,
+            (Event::State, Some(c)) if c.mechanism == Mechanism::Tracepoint => c.cost,
+            (Event::Accept, Some(c)) if c.mechanism == Mechanism::Kprobe => c.cost,
             (Event::Accept, None) => Some(ACCEPT_SCANNED),
             _ => None,
         }
@@ -214,6 +230,7 @@ struct Row {
     event: Event,
     mechanism: Mechanism,
     hooks: &'static [&'static str],
+    programs: &'static [Attachment],
     /// What it needs beyond what its mechanism needs.
     needs: &'static [fn(&Facts) -> &Fact],
     cost: Option<&'static str>,
@@ -225,7 +242,35 @@ const CANDIDATES: &[Row] = &[
         event: Event::State,
         mechanism: Mechanism::TpBtf,
         hooks: &["inet_sock_set_state"],
+        programs: programs::STATE_TP_BTF,
         needs: &[|f| &f.socket_cookie, |f| &f.skc_to_tcp_sock],
+        cost: None,
+    },
+    Row {
+        event: Event::State,
+        mechanism: Mechanism::RawTp,
+        hooks: &["inet_sock_set_state", "cgroup/sock_create", "sockops"],
+        programs: programs::STATE_RAW_TP,
+        needs: &[|f| &f.cgroup_cookie],
+        cost: Some("as true, and dearer: each field is read by a call of its own"),
+    },
+    Row {
+        event: Event::State,
+        mechanism: Mechanism::Tracepoint,
+        hooks: &["inet_sock_set_state", "cgroup/sock_create", "sockops"],
+        programs: programs::STATE_TRACEPOINT,
+        needs: &[|f| &f.tracefs, |f| &f.cgroup_cookie],
+        cost: Some(
+            "a change in softirq that interrupts another perf or kprobe program on that CPU is \
+             not seen, and counted from 6.7 on only: dumps find it later",
+        ),
+    },
+    Row {
+        event: Event::Minisocket,
+        mechanism: Mechanism::Fentry,
+        hooks: &["__inet_twsk_schedule", "tw_timer_handler", "inet_twsk_kill"],
+        programs: programs::MINI_FENTRY,
+        needs: &[],
         cost: None,
     },
     Row {
@@ -237,13 +282,26 @@ const CANDIDATES: &[Row] = &[
             "timer_expire_entry",
             "kfree_skb",
         ],
+        programs: programs::MINI_TIMERS_AND_SEGMENTS,
         needs: &[|f| &f.timer_address],
         cost: None,
     },
     Row {
         event: Event::Minisocket,
+        mechanism: Mechanism::Kprobe,
+        hooks: &["__inet_twsk_schedule", "tw_timer_handler", "inet_twsk_kill"],
+        programs: programs::MINI_KPROBE,
+        needs: &[],
+        cost: Some(
+            "what happens in softirq that interrupts another perf or kprobe program on that CPU \
+             is not seen, and counted from 6.7 on only: dumps find it later",
+        ),
+    },
+    Row {
+        event: Event::Minisocket,
         mechanism: Mechanism::TpBtf,
         hooks: &["timer_start", "timer_cancel", "timer_expire_entry"],
+        programs: programs::MINI_TIMERS,
         needs: &[|f| &f.timer_address],
         cost: Some(
             "a FIN that comes within 2 s of the FIN_WAIT_2 minisocket's birth may go unseen \
@@ -252,22 +310,70 @@ const CANDIDATES: &[Row] = &[
     },
     Row {
         event: Event::Accept,
+        mechanism: Mechanism::Fentry,
+        hooks: &["inet_csk_accept"],
+        programs: programs::ACCEPT_FEXIT,
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Accept,
         mechanism: Mechanism::Tracepoint,
         hooks: &["sys_exit_accept", "sys_exit_accept4"],
+        programs: programs::ACCEPT_SYSCALLS,
         needs: &[|f| &f.tracefs, |f| &f.accept_tracepoints],
-        cost: None,
+        cost: Some(
+            "not of io_uring and 32-bit processes: there the owner is who holds the descriptor",
+        ),
     },
     Row {
         event: Event::Accept,
         mechanism: Mechanism::RawTp,
         hooks: &["sys_exit"],
+        programs: programs::ACCEPT_RAW,
         needs: &[],
         cost: Some("as true, but it costs every system call of the machine about 0.1 µs"),
+    },
+    Row {
+        event: Event::Accept,
+        mechanism: Mechanism::Kprobe,
+        hooks: &["inet_csk_accept"],
+        programs: programs::ACCEPT_KRETPROBE,
+        needs: &[],
+        cost: Some(
+            "blind while more calls block in accept than the kretprobe has instances (10, or \
+             twice the CPUs): there the owner is who holds the descriptor",
+        ),
     },
     Row {
         event: Event::Connect,
         mechanism: Mechanism::Derived,
         hooks: &["state"],
+        programs: &[],
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Close,
+        mechanism: Mechanism::Fentry,
+        hooks: &["tcp_close"],
+        programs: programs::CLOSE_FENTRY,
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Close,
+        mechanism: Mechanism::TpBtf,
+        hooks: &["tcp_destroy_sock"],
+        programs: programs::CLOSE_DESTROY,
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Close,
+        mechanism: Mechanism::Kprobe,
+        hooks: &["tcp_close"],
+        programs: programs::CLOSE_KPROBE,
         needs: &[],
         cost: None,
     },
@@ -275,20 +381,39 @@ const CANDIDATES: &[Row] = &[
         event: Event::Close,
         mechanism: Mechanism::Derived,
         hooks: &["state"],
+        programs: &[],
         needs: &[],
-        cost: None,
+        cost: Some("the close of a socket that a reset had ended before is not seen"),
     },
     Row {
         event: Event::Eof,
         mechanism: Mechanism::TpBtf,
         hooks: &["sock_recv_length"],
+        programs: programs::EOF_TP_BTF,
         needs: &[],
         cost: None,
     },
     Row {
         event: Event::Eof,
+        mechanism: Mechanism::Fentry,
+        hooks: &["tcp_recvmsg"],
+        programs: programs::EOF_FEXIT,
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Eof,
+        mechanism: Mechanism::Kprobe,
+        hooks: &["tcp_recvmsg"],
+        programs: programs::EOF_KRETPROBE,
+        needs: &[],
+        cost: Some("blind while more calls block in a receive than the kretprobe has instances"),
+    },
+    Row {
+        event: Event::Eof,
         mechanism: Mechanism::Derived,
         hooks: &["state"],
+        programs: &[],
         needs: &[],
         cost: Some(
             "whether the end of the stream was read is told from the receive queue when the \
@@ -299,13 +424,15 @@ const CANDIDATES: &[Row] = &[
         event: Event::Owners,
         mechanism: Mechanism::Iter,
         hooks: &["task_file"],
-        needs: &[|f| &f.iter_task_file],
+        programs: &[],
+        needs: &[|f| &f.iter_task_file, |f| &f.socket_cookie],
         cost: None,
     },
     Row {
         event: Event::Owners,
         mechanism: Mechanism::Proc,
         hooks: &["/proc/PID/fd"],
+        programs: &[],
         needs: &[],
         cost: Some(
             "slower, and other users' processes take CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
@@ -339,6 +466,18 @@ fn why_not(
             |f| &f.ring_buffer,
             |f| &f.offsets,
         ],
+        Mechanism::Fentry => &[
+            |f| &f.btf,
+            |f| &f.fentry,
+            |f| &f.ring_buffer,
+            |f| &f.offsets,
+        ],
+        Mechanism::Kprobe => &[
+            |f| &f.btf,
+            |f| &f.kprobe,
+            |f| &f.ring_buffer,
+            |f| &f.offsets,
+        ],
         Mechanism::Iter => &[|f| &f.btf, |f| &f.offsets],
         Mechanism::Proc => &[],
         Mechanism::Derived => return refusal(events, Event::State),
@@ -354,13 +493,12 @@ fn why_not(
     if let Some(why) = facts_needed.find_map(|fact| fact.why_not().map(str::to_owned)) {
         return Some(why);
     }
-    if row.mechanism != Mechanism::TpBtf {
-        return None;
-    }
-    let tracepoints = row.hooks.iter().map(|name| facts.has_tracepoint(name));
-    tracepoints
-        .into_iter()
-        .find_map(|fact| fact.why_not().map(str::to_owned))
+    let mut places = row.programs.iter().map(|program| match program.on {
+        On::TpBtf(name) => facts.has_tracepoint(name),
+        On::Fentry(name) | On::Fexit(name) | On::Kprobe(name) => facts.has_function(name),
+        _ => Fact::Yes,
+    });
+    places.find_map(|fact| fact.why_not().map(str::to_owned))
 }
 
 /// Why an event has no candidate left, `None` if it has one.
@@ -378,14 +516,14 @@ fn refusal(events: &[EventPlan], event: Event) -> Option<String> {
     }
 }
 
+/// The ways to state changes.
+const STATE: [Mechanism; 3] = [Mechanism::TpBtf, Mechanism::RawTp, Mechanism::Tracepoint];
+
 fn fix(facts: &Facts, options: &PlanOptions) -> String {
-    let state = Mechanism::TpBtf;
-    let fix = if options
-        .hooks
-        .as_ref()
-        .is_some_and(|hooks| !hooks.contains(&state))
+    let fix = if let Some(hooks) = &options.hooks
+        && !STATE.iter().any(|state| hooks.contains(state))
     {
-        format!("Add {state} to --hooks.")
+        "Add tp_btf, raw_tp or tracepoint to --hooks.".into()
     } else if !facts.may_load() {
         format!(
             "Run it as root, or grant it once: sudo setcap {SETCAP_TRACE} \"$(command -v \
@@ -398,7 +536,7 @@ fn fix(facts: &Facts, options: &PlanOptions) -> String {
     } else if !facts.btf.is_yes() {
         "Take a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions ship.".into()
     } else {
-        "Take a kernel of 5.12 or later, outside of a container that filters bpf(2).".into()
+        "Take a kernel of 5.10 or later, outside of a container that filters bpf(2).".into()
     };
     format!("{fix} `tcptrace snapshot` works without BPF.")
 }
@@ -433,6 +571,8 @@ impl fmt::Display for Mechanism {
             Mechanism::TpBtf => "tp_btf",
             Mechanism::RawTp => "raw_tp",
             Mechanism::Tracepoint => "tracepoint",
+            Mechanism::Fentry => "fentry",
+            Mechanism::Kprobe => "kprobe",
             Mechanism::Iter => "iter",
             Mechanism::Proc => "proc",
             Mechanism::Derived => "derived",
@@ -442,15 +582,15 @@ impl fmt::Display for Mechanism {
 
 /// A word that is no mechanism.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("no hook is called '{0}': tp_btf, raw_tp, tracepoint, iter, proc")]
+#[error("no hook is called '{0}': fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc")]
 pub(crate) struct UnknownMechanism(String);
 
 impl FromStr for Mechanism {
     type Err = UnknownMechanism;
 
     fn from_str(word: &str) -> Result<Mechanism, UnknownMechanism> {
-        use Mechanism::{Iter, Proc, RawTp, TpBtf, Tracepoint};
-        [TpBtf, RawTp, Tracepoint, Iter, Proc]
+        use Mechanism::{Fentry, Iter, Kprobe, Proc, RawTp, TpBtf, Tracepoint};
+        [Fentry, TpBtf, Kprobe, RawTp, Tracepoint, Iter, Proc]
             .into_iter()
             .find(|mechanism| mechanism.to_string() == word)
             .ok_or_else(|| UnknownMechanism(word.to_owned()))

@@ -126,13 +126,15 @@ fn hooks_without_the_state_event_are_refused_with_the_reason() {
     let refusal = plan(
         &host(),
         &PlanOptions {
-            hooks: Some([Mechanism::RawTp].into()),
+            hooks: Some([Mechanism::Proc].into()),
         },
     );
     let refusal = refusal.unwrap_err();
     assert_eq!(refusal.why, "tp_btf is not in --hooks");
     assert!(
-        refusal.fix.starts_with("Add tp_btf to --hooks."),
+        refusal
+            .fix
+            .starts_with("Add tp_btf, raw_tp or tracepoint to --hooks."),
         "{}",
         refusal.fix
     );

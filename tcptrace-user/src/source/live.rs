@@ -432,7 +432,9 @@ impl Live {
 fn acting(body: &EventBody) -> Option<&Actor> {
     match body {
         EventBody::State(change) => change.actor.as_ref(),
-        EventBody::Accept { actor, .. } | EventBody::Eof { actor } => Some(actor),
+        EventBody::Accept { actor, .. }
+        | EventBody::Close { actor, .. }
+        | EventBody::Eof { actor } => Some(actor),
         EventBody::Mini { .. } | EventBody::LeftOut => None,
     }
 }

@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn run(kernel: &mut Kernel, plan: &Plan) -> Result<String, String> {
     let scope = Scope {
         states: StateSet::all(),
+        closes: true,
         config: Config::ZERO,
         ring_bytes: 1 << 20,
         selected_max: 1,
