@@ -7,15 +7,16 @@ use serde_json::json;
 use tcptrace_core::text::escape;
 
 use crate::error::EXIT_CANNOT_RUN;
-use crate::kernel::capability::{Capability, PRIVILEGES, Privilege, SETCAP_ALL};
+use crate::kernel::capability::{Capability, PRIVILEGES, Privilege, SETCAP_ALL, SETCAP_TRACE};
 use crate::kernel::facts::Facts;
 use crate::kernel::inspect::Kernel;
 use crate::kernel::layout::Absence;
 use crate::kernel::plan::{
-    CannotRun, Decision, EventPlan, Mechanism, Mode, Plan, PlanOptions, plan,
+    CannotRun, Decision, Event, EventPlan, Mechanism, Mode, Plan, PlanOptions, plan,
 };
 use crate::kernel::sysctl::{self, Sysctl};
 use crate::options::Doctor;
+use crate::privileges;
 use crate::source::self_check;
 
 /// Looks, judges, prints. The exit code is 0 when `watch` can run and 3 when it cannot.
@@ -71,6 +72,17 @@ impl Diagnosis {
         }
     }
 
+    /// What `watch` has left of its privileges once everything is attached.
+    fn kept(&self) -> Vec<Capability> {
+        let owners = self
+            .plan
+            .as_ref()
+            .ok()
+            .and_then(|p| p.chosen(Event::Owners));
+        let by_proc = owners.is_none_or(|c| c.mechanism == Mechanism::Proc);
+        privileges::kept(&self.facts.capabilities, by_proc)
+    }
+
     fn json(&self) -> serde_json::Value {
         let (plan, refusal) = match &self.plan {
             Ok(plan) => (json!(plan), None),
@@ -91,7 +103,12 @@ impl Diagnosis {
                 Err(what) => json!({ "ok": false, "what": what }),
             }),
             "sysctls": self.sysctls,
-            "privileges": { "missing": missing, "setcap": SETCAP_ALL },
+            "privileges": {
+                "missing": missing,
+                "least": SETCAP_TRACE,
+                "setcap": SETCAP_ALL,
+                "kept": self.kept(),
+            },
         })
     }
 
@@ -126,8 +143,24 @@ impl Diagnosis {
             );
         }
         if missing(&self.facts).next().is_some() {
-            let grant = format!("sudo setcap {SETCAP_ALL} \"$(command -v tcptrace)\" grants all");
+            let grant = format!(
+                "sudo setcap {SETCAP_ALL} \"$(command -v tcptrace)\" grants all; {SETCAP_TRACE} is \
+                 the least for exact durations"
+            );
             page.line(Grade::Info, &grant);
+        }
+        if self.can_run() {
+            let kept: Vec<_> = self.kept().into_iter().map(Capability::name).collect();
+            let kept = match kept.is_empty() {
+                true => "no capability".to_owned(),
+                false => format!("only {}", kept.join(", ")),
+            };
+            page.line(
+                Grade::Info,
+                &format!(
+                    "once attached, watch keeps {kept}, and CAP_BPF if the kernel asks for it"
+                ),
+            );
         }
         for Sysctl { name, value, note } in &self.sysctls {
             let name = name.rsplit('.').next().unwrap_or(name);

@@ -22,9 +22,12 @@ use crate::clock;
 use crate::error::{CannotRun, Usage};
 use crate::kernel::inspect::Kernel;
 use crate::kernel::plan::{Mechanism, Plan, PlanOptions, UnknownMechanism, plan};
+use crate::kernel::probes::Probes;
 use crate::kernel_filter;
+use crate::netns;
 use crate::options::{Terminal, Watch};
 use crate::pipeline::{Pipeline, Sink};
+use crate::privileges::{self, Needs};
 use crate::source::live::{Dumps, Live, OwnerFilter};
 use crate::source::start::{self, RING_BYTES, Scope};
 
@@ -63,7 +66,10 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     let mut end = End::new(options.duration_ns)?;
     let anchor = clock::anchor();
     let scope = scope(options);
-    let probes = start::start(kernel, plan, &scope)?;
+    let mut probes = start::start(kernel, plan, &scope)?;
+    // Whatever takes more privileges than the run does stands above this line.
+    privileges::give_up(needs(options, &probes), || probes.usable())
+        .context("cannot give up the privileges that are not needed any more")?;
     let mut notes: Vec<String> = plan
         .estimated
         .iter()
@@ -154,6 +160,16 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     }
     screen.flush().context(WRITE)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is done from here on that takes a privilege.
+fn needs(options: &Watch, probes: &Probes) -> Needs {
+    let own = netns::own().ok().map(|own| own.inode);
+    let asked = &options.filter.netns;
+    Needs {
+        other_netns: asked.is_empty() || asked.iter().any(|inode| Some(*inode) != own),
+        proc_fd: !probes.lists_holders(),
+    }
 }
 
 fn scope(options: &Watch) -> Scope {

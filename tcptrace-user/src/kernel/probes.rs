@@ -362,6 +362,13 @@ impl Probes {
         }
     }
 
+    /// Whether maps can be read and the iterator can be opened with the privileges of now.
+    pub(crate) fn usable(&mut self) -> bool {
+        self.loss().is_ok()
+            && self.selected.keys().all(|key| key.is_ok())
+            && (!self.files || self.holders(|_| ()).is_ok())
+    }
+
     /// Follows a socket that was there before an owner filter could judge its birth.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::kernel::probes::Probes;
 use crate::netns;
 use crate::pipeline::{Pipeline, Sink};
+use crate::privileges;
 use crate::proc;
 
 /// Records taken from the ring before anything else gets its turn.
@@ -278,10 +279,10 @@ impl Live {
         }
         pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }))?;
         let (mut whole, mut partly, mut hidden) = (Vec::new(), Vec::new(), 0);
-        let found = match netns::all() {
+        let found = match netns::wanted(&self.dumps.netns) {
             Ok(found) => {
-                hidden = match rustix::process::geteuid().is_root() {
-                    // What is hidden even from root is the kernel's own, or shares our namespace.
+                hidden = match privileges::sees_all_processes() {
+                    // What is hidden even so is the kernel's own, or shares our namespace.
                     true => 0,
                     false => found.hidden_processes as u32,
                 };
@@ -293,10 +294,6 @@ impl Live {
             }
         };
         for namespace in found {
-            let wanted = &self.dumps.netns;
-            if !wanted.is_empty() && !wanted.contains(&namespace.inode) {
-                continue;
-            }
             match self.dump(&namespace, pipeline)? {
                 Ok(()) => whole.push(namespace.inode),
                 Err(why) => {
