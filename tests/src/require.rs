@@ -84,6 +84,11 @@ pub fn setpriv() -> Need {
     program("setpriv")
 }
 
+/// The kernel's own `bpftool`.
+pub fn bpftool() -> Need {
+    program("bpftool")
+}
+
 /// The trace file system, with the tracepoint of state changes.
 pub fn tracefs() -> Need {
     crate::oracle::tracefs::supported().map_err(|e| e.to_string())
