@@ -1,5 +1,6 @@
 //! The command line as it is typed. Nothing here looks at the world: see [`crate::options`].
 
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -122,6 +123,9 @@ pub(crate) struct Watch {
         help_heading = "Tracing"
     )]
     pub(crate) hooks: Vec<String>,
+    /// Take field offsets from this BTF instead of the kernel's own
+    #[arg(long, value_name = "FILE", help_heading = "Tracing")]
+    pub(crate) btf: Option<PathBuf>,
     /// Which sockets.
     #[command(flatten)]
     pub(crate) filters: Filters,
@@ -155,6 +159,9 @@ pub(crate) struct Doctor {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    /// Take field offsets from this BTF instead of the kernel's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) btf: Option<PathBuf>,
 }
 
 /// Which sockets.

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write as _};
+use std::path::PathBuf;
 
 use tcptrace_core::filter::{Family, Filter, Ports};
 use tcptrace_core::owner::Comm;
@@ -90,6 +91,8 @@ pub(crate) struct Watch {
     pub(crate) ring_size: Option<u32>,
     /// The only hooks to use; empty: all.
     pub(crate) hooks: Vec<String>,
+    /// BTF for the field offsets; `None`: the kernel's own.
+    pub(crate) btf: Option<PathBuf>,
 }
 
 impl Watch {
@@ -127,6 +130,7 @@ impl Watch {
             wide: typed.wide,
             ring_size: typed.ring_size,
             hooks: typed.hooks,
+            btf: typed.btf,
         })
     }
 }
@@ -175,20 +179,23 @@ impl Snapshot {
 }
 
 /// Options of `doctor`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Doctor {
     /// Where the output goes.
     pub(crate) terminal: Terminal,
     /// One JSON object.
     pub(crate) json: bool,
+    /// BTF for the field offsets; `None`: the kernel's own.
+    pub(crate) btf: Option<PathBuf>,
 }
 
 impl Doctor {
     /// Resolves what was typed.
-    pub(crate) fn resolve(typed: &cli::Doctor, terminal: Terminal) -> Doctor {
+    pub(crate) fn resolve(typed: cli::Doctor, terminal: Terminal) -> Doctor {
         Doctor {
             terminal,
             json: typed.json,
+            btf: typed.btf,
         }
     }
 }

@@ -84,6 +84,14 @@ pub fn setpriv() -> Need {
     program("setpriv")
 }
 
+/// The kernel describes its types.
+pub fn btf() -> Need {
+    match std::fs::exists("/sys/kernel/btf/vmlinux") {
+        Ok(true) => Ok(()),
+        _ => Err("no /sys/kernel/btf/vmlinux".to_owned()),
+    }
+}
+
 /// The kernel's own `bpftool`.
 pub fn bpftool() -> Need {
     program("bpftool")

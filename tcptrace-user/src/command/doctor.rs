@@ -1,6 +1,6 @@
 //! `tcptrace doctor`: can it run here, how true is the result, and which settings matter.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -24,15 +24,16 @@ use crate::source::self_check;
 /// # Errors
 /// When the output cannot be written.
 pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
-    let mut kernel = Kernel::inspect();
+    let kernel = Kernel::inspect(options.btf.as_deref())?;
     let plan = plan(&kernel.facts, &PlanOptions::default());
     let self_check = plan
         .as_ref()
         .ok()
-        .map(|plan| self_check::run(&mut kernel, plan));
+        .map(|plan| self_check::run(&kernel, plan));
     let diagnosis = Diagnosis {
         sysctls: sysctl::read(Path::new("/proc")),
         btf_types: kernel.btf_types,
+        btf_file: kernel.btf_file,
         absences: kernel.absences,
         facts: kernel.facts,
         plan,
@@ -54,6 +55,7 @@ pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
 struct Diagnosis {
     facts: Facts,
     btf_types: usize,
+    btf_file: Option<PathBuf>,
     absences: Vec<Absence>,
     plan: Result<Plan, CannotRun>,
     self_check: Option<Result<String, String>>,
@@ -189,11 +191,20 @@ impl Diagnosis {
     fn facts_text(&self, page: &mut Page) {
         let facts = &self.facts;
         let types = self.btf_types;
-        match (facts.btf.why_not(), facts.offsets.why_not()) {
-            (None, None) => {
-                page.line(Grade::Ok, &format!("BTF: {types} types, all offsets found"));
-            }
-            (None, Some(why)) | (Some(why), _) => page.line(Grade::Miss, &format!("BTF: {why}")),
+        let of = match &self.btf_file {
+            Some(file) => format!("BTF of {}", file.display()),
+            None => "BTF".to_owned(),
+        };
+        match facts.offsets.why_not() {
+            None => page.line(
+                Grade::Ok,
+                &format!("{of}: {types} types, all offsets found"),
+            ),
+            Some(why) => page.line(Grade::Miss, &format!("{of}: {why}")),
+        }
+        if let (Some(_), Some(why)) = (&self.btf_file, facts.btf.why_not()) {
+            let text = format!("the kernel has no BTF of its own, and so no tp_btf: {why}");
+            page.line(Grade::Miss, &text);
         }
         let parts = [
             ("tp_btf", &facts.tp_btf, Grade::Miss),
@@ -373,6 +384,7 @@ mod tests {
             plan: plan(&facts, &PlanOptions::default()),
             facts,
             btf_types: 126_689,
+            btf_file: None,
             absences: vec![],
             self_check: Some(Ok("self-check: 127.0.0.1 was seen as it is".into())),
             sysctls: vec![Sysctl {

@@ -18,7 +18,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Watch(typed) => watch::run(&options::Watch::resolve(typed, terminal)?),
         Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),
-        Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(&typed, terminal)),
+        Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(typed, terminal)),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { verb } => man::run(verb.as_deref()),
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use crate::options::{Terminal, Watch};
 use crate::pipeline::{Pipeline, Sink};
 use crate::privileges::{self, Needs};
 use crate::source::live::{Dumps, Live, OwnerFilter};
+use crate::source::self_check;
 use crate::source::start::{self, RING_BYTES, Scope};
 
 /// What fails when the output cannot be written.
@@ -48,17 +50,35 @@ pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
         )
     })?;
     let hooks = (!hooks.is_empty()).then_some(hooks);
-    let mut kernel = Kernel::inspect();
+    let mut kernel = Kernel::inspect(options.btf.as_deref())?;
+    if let (Some(file), Some(why)) = (&options.btf, kernel.facts.offsets.why_not()) {
+        return Err(foreign_btf(file, why.to_owned()).into());
+    }
     let plan = plan(&kernel.facts, &PlanOptions { hooks }).map_err(|refusal| CannotRun {
         what: "cannot trace here".to_owned(),
         why: refusal.why,
         fix: refusal.fix,
     })?;
+    if let Some(file) = &options.btf {
+        // The kernel's own cannot be wrong.
+        self_check::run(&kernel, &plan).map_err(|why| foreign_btf(file, why))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(watch(options, &mut kernel, &plan))
+}
+
+fn foreign_btf(file: &Path, why: String) -> CannotRun {
+    CannotRun {
+        what: format!("the BTF {} is not this kernel's", file.display()),
+        why,
+        fix: format!(
+            "give the BTF of this very build, {}; without --btf the kernel's own is taken",
+            rustix::system::uname().release().to_string_lossy()
+        ),
+    }
 }
 
 async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Result<ExitCode> {

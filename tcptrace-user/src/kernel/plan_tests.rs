@@ -72,7 +72,7 @@ fn without_btf_nothing_is_traced() {
     let unknown = || Fact::Unknown("not tried, without BTF".into());
     let mut facts = Facts {
         btf: no("no /sys/kernel/btf/vmlinux: kernel without CONFIG_DEBUG_INFO_BTF"),
-        offsets: unknown(),
+        offsets: no("no /sys/kernel/btf/vmlinux: kernel without CONFIG_DEBUG_INFO_BTF"),
         tp_btf: unknown(),
         socket_cookie: unknown(),
         skc_to_tcp_sock: unknown(),

@@ -4,10 +4,11 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, Iter, ProgramError, RawTracePoint, TracePoint};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use tcptrace_common::config::Config;
 use tcptrace_common::event::HeldFile;
 use tcptrace_common::layout::Layout;
@@ -21,6 +22,8 @@ use super::tracefs::Tracefs;
 pub(crate) struct Selection<'a> {
     /// Field offsets.
     pub(crate) layout: Layout,
+    /// BTF to load with where the kernel has none of its own.
+    pub(crate) btf_file: Option<&'a Path>,
     /// Filters and switches.
     pub(crate) config: Config,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
@@ -106,7 +109,12 @@ impl Probes {
     /// If the object, its maps or the state program are refused. Other refusals are kept: see
     /// [`Probes::refusals`].
     pub(crate) fn load(object: &[u8], selection: &Selection<'_>) -> Result<Probes, LoadError> {
-        let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
+        let btf = Btf::from_sys_fs()
+            .or_else(|none| match selection.btf_file {
+                Some(file) => Btf::parse_file(file, Endianness::default()),
+                None => Err(none),
+            })
+            .map_err(LoadError::Btf)?;
         let [layout, config] = ["LAYOUT", "CONFIG"].map(|name| format!("{name}_V{ABI_VERSION}"));
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))

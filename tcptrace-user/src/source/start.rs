@@ -39,6 +39,7 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
     let handler = kernel.symbols.as_ref().and_then(|s| s.tw_timer_handler());
     let selection = Selection {
         layout,
+        btf_file: kernel.btf_file.as_deref(),
         config: Config {
             states: event_states(scope.states).bits(),
             tw_timer_handler: handler.unwrap_or(0),
