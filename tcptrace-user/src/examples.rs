@@ -18,6 +18,7 @@ READING IT
   (python3)     the name is remembered: that process has closed the socket, or is gone
   - [:8080]     nobody has accepted it; it is in the queue of the listener on port 8080
   RQ            unread bytes, and 1 for the peer's FIN if that is unread, too
+  <300ms        less than that: it met one poll, and not the next
   ?             not known; never 0
 
 EXAMPLES
@@ -31,6 +32,8 @@ EXAMPLES
       for a minute, every TIME_WAIT towards these servers
   sudo tcptrace watch -s cw --by comm,peer -d 10m --json > close_wait.jsonl
       JSON lines, with a summary per program and peer at the end
+  sudo tcptrace watch --hooks netlink --interval 100ms
+      without eBPF: looks at all sockets ten times a second, all times are estimates
   sudo tcptrace watch -s close_wait --role unaccepted
       connections that wait in a listener's queue, closed by their peers";
 

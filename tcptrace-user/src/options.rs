@@ -18,6 +18,10 @@ use crate::resolve;
 /// Least age of `watch`, unless told otherwise.
 const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;
 
+/// Time between two polls, unless told otherwise, and the least that is taken.
+const POLL_EVERY_NS: u64 = 250_000_000;
+const POLL_LEAST_NS: u64 = 10_000_000;
+
 /// Where the output goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
@@ -93,6 +97,8 @@ pub(crate) struct Watch {
     pub(crate) hooks: Vec<String>,
     /// BTF for the field offsets; `None`: the kernel's own.
     pub(crate) btf: Option<PathBuf>,
+    /// Least time between two polls, ns, where nothing is attached.
+    pub(crate) interval_ns: u64,
 }
 
 impl Watch {
@@ -104,6 +110,13 @@ impl Watch {
             true => lingering(),
             false => dwelt_in(asked),
         };
+        if typed.interval.is_some_and(|ns| ns < POLL_LEAST_NS) {
+            return Err(Usage::new(
+                "--interval is less than 10ms",
+                "a poll lists every socket of every namespace: take 10ms or more",
+            )
+            .into());
+        }
         if filter.states.is_empty() && !typed.transitions {
             return Err(Usage::new(
                 format!("nothing lingers in {asked}"),
@@ -131,6 +144,7 @@ impl Watch {
             ring_size: typed.ring_size,
             hooks: typed.hooks,
             btf: typed.btf,
+            interval_ns: typed.interval.unwrap_or(POLL_EVERY_NS),
         })
     }
 }

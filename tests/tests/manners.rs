@@ -71,6 +71,7 @@ fn usage_errors_are_told_and_exit_2() {
         (&["watch", "-d", "never"], "never"),
         (&["watch", "--laddr", "10.0.0.0/99"], "10.0.0.0/99"),
         (&["watch", "-L", "70000"], "70000"),
+        (&["watch", "--interval", "1ms"], "--interval"),
         (&["snapshot", "--state", "clsoe_wait"], "clsoe_wait"),
         (&["no-such-verb"], "no-such-verb"),
     ] {
@@ -117,6 +118,8 @@ fn without_privileges_watch_says_what_it_needs() {
     assert!(err.starts_with("tcptrace: "), "{err}");
     assert!(err.contains("hint: "), "{err}");
     assert!(err.contains("CAP_BPF") || err.contains("sudo"), "{err}");
+    // Polling would run, but is not what was asked for.
+    assert!(err.contains("--hooks netlink"), "{err}");
 }
 
 #[test]

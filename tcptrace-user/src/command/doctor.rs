@@ -29,6 +29,7 @@ pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
     let self_check = plan
         .as_ref()
         .ok()
+        .filter(|plan| plan.mode != Mode::Netlink)
         .map(|plan| self_check::run(&kernel, plan));
     let diagnosis = Diagnosis {
         sysctls: sysctl::read(Path::new("/proc")),
@@ -178,7 +179,8 @@ impl Diagnosis {
             Ok(_) if self.can_run() => page.plain("tcptrace watch can run here."),
             Ok(_) => page.plain(
                 "tcptrace watch cannot run here: what the programs read is not what the kernel \
-                 has. Please report this kernel. `tcptrace snapshot` works without BPF.",
+                 has. Please report this kernel. `tcptrace watch --hooks netlink` and `tcptrace \
+                 snapshot` work without BPF.",
             ),
             Err(refusal) => page.plain(&format!(
                 "tcptrace watch cannot run here: {}. {}",

@@ -15,14 +15,14 @@ use tcptrace_core::report::json::Line;
 use tcptrace_core::report::summary::SummaryLine;
 use tcptrace_core::report::summary_text;
 use tcptrace_core::report::watch::{Printer, Style};
-use tcptrace_core::time::WallAnchor;
+use tcptrace_core::time::{WallAnchor, duration_text};
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
 use crate::error::{CannotRun, Usage};
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Mechanism, Plan, PlanOptions, UnknownMechanism, plan};
+use crate::kernel::plan::{Mechanism, Mode, Plan, PlanOptions, UnknownMechanism, plan};
 use crate::kernel::probes::Probes;
 use crate::kernel_filter;
 use crate::netns;
@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
         why: refusal.why,
         fix: refusal.fix,
     })?;
-    if let Some(file) = &options.btf {
+    if let Some(file) = options.btf.as_ref().filter(|_| plan.mode != Mode::Netlink) {
         // The kernel's own cannot be wrong.
         self_check::run(&kernel, &plan).map_err(|why| foreign_btf(file, why))?;
     }
@@ -86,21 +86,21 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     let mut end = End::new(options.duration_ns)?;
     let anchor = clock::anchor();
     let scope = scope(options);
-    let mut probes = start::start(kernel, plan, &scope)?;
+    let mut probes = match plan.mode {
+        Mode::Netlink => None,
+        _ => Some(start::start(kernel, plan, &scope)?),
+    };
     // Whatever takes more privileges than the run does stands above this line.
-    privileges::give_up(needs(options, &probes), || probes.usable())
+    let needs = needs(options, probes.as_ref());
+    privileges::give_up(needs, || probes.as_mut().is_none_or(Probes::usable))
         .context("cannot give up the privileges that are not needed any more")?;
     let mut notes: Vec<String> = plan
         .estimated
         .iter()
         .map(|s| format!("estimated: {s}"))
         .collect();
-    notes.extend(
-        probes
-            .refusals()
-            .iter()
-            .map(|r| format!("not attached: {r}")),
-    );
+    let refusals = probes.iter().flat_map(Probes::refusals);
+    notes.extend(refusals.map(|r| format!("not attached: {r}")));
     for note in &notes {
         options.terminal.notice(note);
     }
@@ -119,25 +119,28 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     }
     let minisockets = match (
         start::watches_minisockets(scope.states),
-        probes.sees_minisockets(),
+        probes.as_ref().is_some_and(Probes::sees_minisockets),
     ) {
         (false, _) => Minisockets::Ignored,
         (true, true) => Minisockets::Seen,
         (true, false) => Minisockets::Sampled,
     };
-    let selective = scope.config.flags & FLAG_SELECTED != 0;
+    let polled_ns = probes.is_none().then_some(options.interval_ns);
+    let selective = probes.is_some() && scope.config.flags & FLAG_SELECTED != 0;
     let tracker = Tracker::new(Options {
         filter: options.filter.clone(),
         transitions: options.transitions,
         by: options.by.clone(),
         minisockets,
         selective,
+        polled_ns,
         mode: plan.mode.to_string(),
     });
     let mut pipeline = Pipeline::new(tracker, Screen::new(options, anchor)?);
     let dumps = Dumps {
         minisockets,
         netns: options.filter.netns.clone(),
+        polled_ns,
     };
     let owner_filter = selective.then(|| owner_filter(options));
     let mut live = Live::new(probes, start::decoder(kernel), owner_filter, dumps);
@@ -167,6 +170,13 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     }
     live.finish(&mut pipeline).context(WRITE)?;
     notes.extend(told);
+    if let Some(ns) = polled_ns.filter(|ns| live.longest_gap() > ns + ns / 2) {
+        let longest = duration_text(live.longest_gap());
+        let asked = duration_text(ns);
+        notes.push(format!(
+            "the longest time between two polls was {longest}, not {asked}"
+        ));
+    }
     let mut summary = pipeline.tracker().summary();
     summary.completeness.notes = notes;
     let screen = pipeline.sink();
@@ -183,12 +193,12 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
 }
 
 /// What is done from here on that takes a privilege.
-fn needs(options: &Watch, probes: &Probes) -> Needs {
+fn needs(options: &Watch, probes: Option<&Probes>) -> Needs {
     let own = netns::own().ok().map(|own| own.inode);
     let asked = &options.filter.netns;
     Needs {
         other_netns: asked.is_empty() || asked.iter().any(|inode| Some(*inode) != own),
-        proc_fd: !probes.lists_holders(),
+        proc_fd: !probes.is_some_and(Probes::lists_holders),
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) enum Mode {
     Full,
     /// Something is sampled or derived.
     Partial,
+    /// All is sampled with sock_diag, without BPF: every time is an estimate.
+    Netlink,
     /// Nothing can be traced here.
     None,
 }
@@ -90,6 +92,8 @@ pub(crate) enum Mechanism {
     Iter,
     /// `/proc`.
     Proc,
+    /// Dumps of sock_diag, again and again.
+    Netlink,
     /// Follows from another event; takes nothing of its own.
     Derived,
 }
@@ -165,11 +169,15 @@ pub(crate) fn plan(facts: &Facts, options: &PlanOptions) -> Result<Plan, CannotR
             events,
         });
     }
-    let estimated: Vec<_> = events.iter().filter_map(EventPlan::estimate).collect();
-    let mode = if estimated.is_empty() {
-        Mode::Full
-    } else {
-        Mode::Partial
+    let polls = is_polled(&events);
+    let estimated: Vec<_> = match polls {
+        true => vec![ALL_SAMPLED],
+        false => events.iter().filter_map(EventPlan::estimate).collect(),
+    };
+    let mode = match (polls, estimated.is_empty()) {
+        (true, _) => Mode::Netlink,
+        (false, true) => Mode::Full,
+        (false, false) => Mode::Partial,
     };
     Ok(Plan {
         mode,
@@ -204,6 +212,9 @@ impl EventPlan {
     }
 }
 
+const ALL_SAMPLED: &str = "all times, since sockets are listed with sock_diag at intervals, and what is \
+                           shorter is not seen; who connected, accepted or closed is not known, only \
+                           who has the socket open";
 const MINISOCKET_SAMPLED: &str = "FIN_WAIT_2 and TIME_WAIT of closed sockets are sampled with \
                                   sock_diag: their ends are known to the interval only";
 const ACCEPT_SCANNED: &str = "owners of accepted sockets come from scans of the open files: a \
@@ -227,6 +238,13 @@ const CANDIDATES: &[Row] = &[
         hooks: &["inet_sock_set_state"],
         needs: &[|f| &f.socket_cookie, |f| &f.skc_to_tcp_sock],
         cost: None,
+    },
+    Row {
+        event: Event::State,
+        mechanism: Mechanism::Netlink,
+        hooks: &["sock_diag"],
+        needs: &[|f| &f.sock_diag],
+        cost: Some("every time is an estimate, and what is shorter than the interval is not seen"),
     },
     Row {
         event: Event::Minisocket,
@@ -330,15 +348,31 @@ fn why_not(
         Mechanism::RawTp => &[|f| &f.raw_tp, |f| &f.ring_buffer, |f| &f.offsets],
         Mechanism::Tracepoint => &[|f| &f.tracepoint, |f| &f.ring_buffer, |f| &f.offsets],
         Mechanism::Iter => &[|f| &f.btf, |f| &f.offsets],
-        Mechanism::Proc => &[],
-        Mechanism::Derived => return refusal(events, Event::State),
+        Mechanism::Proc | Mechanism::Netlink | Mechanism::Derived => &[],
     };
-    if options
-        .hooks
-        .as_ref()
-        .is_some_and(|allowed| !allowed.contains(&row.mechanism))
-    {
+    let polled = is_polled(events);
+    match row.mechanism {
+        Mechanism::Derived if polled && row.event != Event::Eof => {
+            return Some("sock_diag tells of no calls".into());
+        }
+        Mechanism::Derived => return refusal(events, Event::State),
+        Mechanism::Proc | Mechanism::Netlink => {}
+        _ if polled => return Some("nothing is attached where sockets are polled".into()),
+        _ => {}
+    }
+    if options.hooks.as_ref().is_some_and(|allowed| {
+        // Polling has nothing else to find owners by.
+        let implied = polled && row.mechanism == Mechanism::Proc;
+        !allowed.contains(&row.mechanism) && !implied
+    }) {
         return Some(format!("{} is not in --hooks", row.mechanism));
+    }
+    if row.mechanism == Mechanism::Netlink
+        && options.hooks.is_none()
+        && !facts.may_load()
+        && facts.offsets.is_yes()
+    {
+        return Some("it is no choice where privileges are all that is missing".into());
     }
     let mut facts_needed = own.iter().chain(row.needs).map(|need| need(facts).clone());
     if let Some(why) = facts_needed.find_map(|fact| fact.why_not().map(str::to_owned)) {
@@ -351,6 +385,14 @@ fn why_not(
     tracepoints
         .into_iter()
         .find_map(|fact| fact.why_not().map(str::to_owned))
+}
+
+/// Whether state changes come from dumps alone.
+fn is_polled(events: &[EventPlan]) -> bool {
+    let state = events.iter().find(|e| e.event == Event::State);
+    state
+        .and_then(EventPlan::chosen)
+        .is_some_and(|c| c.mechanism == Mechanism::Netlink)
 }
 
 /// Why an event has no candidate left, `None` if it has one.
@@ -390,7 +432,10 @@ fn fix(facts: &Facts, options: &PlanOptions) -> String {
     } else {
         "Take a kernel of 5.12 or later, outside of a container that filters bpf(2).".into()
     };
-    format!("{fix} `tcptrace snapshot` works without BPF.")
+    format!(
+        "{fix} Without BPF, `tcptrace watch --hooks netlink` polls sock_diag, and `tcptrace \
+         snapshot` shows what there is now."
+    )
 }
 
 impl fmt::Display for Mode {
@@ -398,6 +443,7 @@ impl fmt::Display for Mode {
         f.pad(match self {
             Mode::Full => "full",
             Mode::Partial => "partial",
+            Mode::Netlink => "netlink",
             Mode::None => "none",
         })
     }
@@ -425,6 +471,7 @@ impl fmt::Display for Mechanism {
             Mechanism::Tracepoint => "tracepoint",
             Mechanism::Iter => "iter",
             Mechanism::Proc => "proc",
+            Mechanism::Netlink => "netlink",
             Mechanism::Derived => "derived",
         })
     }
@@ -432,15 +479,15 @@ impl fmt::Display for Mechanism {
 
 /// A word that is no mechanism.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("no hook is called '{0}': tp_btf, raw_tp, tracepoint, iter, proc")]
+#[error("no hook is called '{0}': tp_btf, raw_tp, tracepoint, iter, proc, netlink")]
 pub(crate) struct UnknownMechanism(String);
 
 impl FromStr for Mechanism {
     type Err = UnknownMechanism;
 
     fn from_str(word: &str) -> Result<Mechanism, UnknownMechanism> {
-        use Mechanism::{Iter, Proc, RawTp, TpBtf, Tracepoint};
-        [TpBtf, RawTp, Tracepoint, Iter, Proc]
+        use Mechanism::{Iter, Netlink, Proc, RawTp, TpBtf, Tracepoint};
+        [TpBtf, RawTp, Tracepoint, Iter, Proc, Netlink]
             .into_iter()
             .find(|mechanism| mechanism.to_string() == word)
             .ok_or_else(|| UnknownMechanism(word.to_owned()))

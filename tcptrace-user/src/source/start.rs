@@ -100,8 +100,8 @@ fn cannot_load(error: LoadError) -> anyhow::Error {
     CannotRun {
         what: "cannot load the eBPF programs".to_owned(),
         why: format!("{:#}", anyhow::Error::from(error)),
-        fix: "run `tcptrace doctor` to see what this kernel offers; `tcptrace snapshot` works \
-              without BPF"
+        fix: "run `tcptrace doctor` to see what this kernel offers; `tcptrace watch \
+              --hooks netlink` and `tcptrace snapshot` work without BPF"
             .to_owned(),
     }
     .into()
