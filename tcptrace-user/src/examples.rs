@@ -32,8 +32,6 @@ EXAMPLES
       for a minute, every TIME_WAIT towards these servers
   sudo tcptrace watch -s cw --by comm,peer -d 10m --json > close_wait.jsonl
       JSON lines, with a summary per program and peer at the end
-  sudo tcptrace watch --hooks netlink --interval 100ms
-      without eBPF: looks at all sockets ten times a second, all times are estimates
   sudo tcptrace watch -s close_wait --role unaccepted
       connections that wait in a listener's queue, closed by their peers";
 

@@ -101,6 +101,7 @@ impl Tracker {
     /// Whether a stay that began at `entered` began before the watch, or at an unknown time.
     pub(super) fn is_found(&self, entered: Entered) -> bool {
         let within = |earliest| self.began.is_some_and(|began| earliest >= began);
-        !entered.exact && !(self.polls() && entered.earliest.is_some_and(within))
+        let in_our_time = self.polls() && entered.earliest.is_some_and(within);
+        !entered.exact && !in_our_time
     }
 }
