@@ -123,7 +123,7 @@ pub(crate) struct Watch {
         help_heading = "Tracing"
     )]
     pub(crate) hooks: Vec<String>,
-    /// Least time between two polls in mode netlink, where nothing is attached [250ms]
+    /// Least time between two polls in mode netlink, where nothing is attached [default: 250ms]
     #[arg(long, value_name = "D", value_parser = parse_duration, help_heading = "Tracing")]
     pub(crate) interval: Option<u64>,
     /// Take field offsets from this BTF instead of the kernel's own

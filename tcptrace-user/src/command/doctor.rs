@@ -262,7 +262,13 @@ impl Diagnosis {
     /// Nothing without a plan: then the last line says why.
     fn plan_text(&self, page: &mut Page) {
         let Ok(plan) = &self.plan else { return };
-        for event in &plan.events {
+        // Where all is polled, the other events have one reason, which is told below.
+        let polls = plan.mode == Mode::Netlink;
+        let told = plan
+            .events
+            .iter()
+            .filter(|e| !polls || e.chosen().is_some());
+        for event in told {
             plan_line(event, page);
         }
         for estimated in &plan.estimated {
@@ -430,6 +436,20 @@ mod tests {
             facts.capabilities.retain(|c| *c != Capability::CapSyslog);
         });
         insta::assert_snapshot!(text.text(Some(80)));
+    }
+
+    #[test]
+    fn without_bpf_it_polls_and_says_so() {
+        let mut diagnosis = diagnosis(|facts| {
+            let no = || Fact::No("no /sys/kernel/btf/vmlinux".into());
+            (facts.btf, facts.offsets) = (no(), no());
+            facts.tp_btf = Fact::Unknown("not tried, without BTF".into());
+            facts.iter_task_file = Fact::Unknown("not tried, without BTF".into());
+        });
+        diagnosis.self_check = None;
+        assert!(diagnosis.can_run());
+        assert_eq!(diagnosis.json()["mode"], "netlink");
+        insta::assert_snapshot!(diagnosis.text(Some(80)));
     }
 
     #[test]
