@@ -262,6 +262,17 @@ mod tests {
         );
     }
 
+    #[test]
+    fn regressions_are_survived() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/regressions/decode");
+        let files: Vec<_> = std::fs::read_dir(dir).expect("regressions").collect();
+        assert!(!files.is_empty());
+        for file in files {
+            let bytes = std::fs::read(file.expect("entry").path()).expect("reads");
+            let _ = decoder().decode(bytes.get(1..).unwrap_or_default());
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u16..6) {

@@ -115,6 +115,7 @@ fn options(line: &str) -> Options {
             _ => Minisockets::Seen,
         },
         selective: false,
+        polled_ns: get("polled=").map(|d| parse_duration(d).expect("interval")),
         mode: "full".to_owned(),
     }
 }

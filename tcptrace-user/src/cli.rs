@@ -1,5 +1,6 @@
 //! The command line as it is typed. Nothing here looks at the world: see [`crate::options`].
 
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -122,6 +123,12 @@ pub(crate) struct Watch {
         help_heading = "Tracing"
     )]
     pub(crate) hooks: Vec<String>,
+    /// Least time between two polls in mode netlink, where nothing is attached [default: 250ms]
+    #[arg(long, value_name = "D", value_parser = parse_duration, help_heading = "Tracing")]
+    pub(crate) interval: Option<u64>,
+    /// Take field offsets from this BTF instead of the kernel's own
+    #[arg(long, value_name = "FILE", help_heading = "Tracing")]
+    pub(crate) btf: Option<PathBuf>,
     /// Which sockets.
     #[command(flatten)]
     pub(crate) filters: Filters,
@@ -158,6 +165,9 @@ pub(crate) struct Doctor {
     /// Plan with these ways into the kernel only, and check them, as `watch --hooks` would
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) hooks: Vec<String>,
+    /// Take field offsets from this BTF instead of the kernel's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) btf: Option<PathBuf>,
 }
 
 /// Which sockets.

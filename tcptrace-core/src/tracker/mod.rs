@@ -6,6 +6,7 @@
 mod conn;
 mod events;
 mod parted;
+mod polled;
 mod stats;
 mod sweep;
 
@@ -24,6 +25,7 @@ use crate::verdict::Verdict;
 
 use conn::{Birth, Conn, Entered, World};
 use parted::Parted;
+use polled::LastDump;
 use stats::Stats;
 use sweep::SweepState;
 
@@ -50,6 +52,9 @@ pub struct Options {
     pub minisockets: Minisockets,
     /// The programs follow sockets of some owners only: a dump may well find others.
     pub selective: bool,
+    /// All sockets are looked at every so many ns, and nothing is known of the time between;
+    /// `None`: events tell.
+    pub polled_ns: Option<u64>,
     /// How the data was got, for the summary.
     pub mode: String,
 }
@@ -84,6 +89,7 @@ pub struct Tracker {
     parted: Parted,
     world: World,
     sweep: SweepState,
+    last_dump: LastDump,
     loss: Loss,
     reconciled: u64,
     anomalies: u64,
@@ -121,6 +127,7 @@ impl Tracker {
             parted: Parted::default(),
             world: World::default(),
             sweep: SweepState::default(),
+            last_dump: LastDump::default(),
             loss: Loss::default(),
             reconciled: 0,
             anomalies: 0,
@@ -367,7 +374,7 @@ impl Tracker {
         conn.state = state;
         conn.entered = entered;
         conn.shown = false;
-        conn.found = !entered.exact;
+        conn.found = self.is_found(entered);
         conn.outdated();
         if !self.options.filter.states.contains(state) {
             return;

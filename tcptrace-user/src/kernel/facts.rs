@@ -60,9 +60,10 @@ pub(crate) struct Facts {
     pub(crate) settings: Settings,
     /// Where cgroup v2 is mounted.
     pub(crate) cgroup2: Option<String>,
-    /// The kernel's type information can be read.
+    /// The kernel's own type information can be read. Its type ids are what tp_btf programs,
+    /// iterators and fentry programs are attached by.
     pub(crate) btf: Fact,
-    /// Every field that the programs read was found in it.
+    /// Every field that the programs read was found, in it or in the BTF of `--btf`.
     pub(crate) offsets: Fact,
     /// By name: it exists, and passes what we need. Of [`TRACEPOINTS`].
     pub(crate) tracepoints: BTreeMap<String, Fact>,

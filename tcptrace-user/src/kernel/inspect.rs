@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
@@ -20,6 +20,7 @@ use super::facts::{FUNCTIONS, Fact, Facts, Settings, TRACEPOINTS};
 use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
 use super::layout::{self, Absence};
 use super::tracefs::Tracefs;
+use crate::error::Usage;
 
 /// The running kernel, looked at once.
 pub(crate) struct Kernel {
@@ -29,8 +30,10 @@ pub(crate) struct Kernel {
     pub(crate) layout: Option<Layout>,
     /// Optional fields that it does not have.
     pub(crate) absences: Vec<Absence>,
-    /// How many types its BTF has.
+    /// How many types the BTF has that the offsets are from.
     pub(crate) btf_types: usize,
+    /// The file that it is, if it is not the kernel's own.
+    pub(crate) btf_file: Option<PathBuf>,
     /// Its functions; `None` if `facts.timer_address` says why not.
     pub(crate) symbols: Option<Symbols>,
     /// How many arguments these functions of its take; 0 where there is no such function.
@@ -49,17 +52,28 @@ pub(crate) struct Arguments {
 }
 
 impl Kernel {
-    /// Asks. Never fails: what cannot be found out is a fact as well.
+    /// Asks. What cannot be found out is a fact as well. `btf_file` is where the field offsets are
+    /// looked up, instead of in the kernel's own BTF.
     ///
     /// Takes about 60 ms, two thirds of them for `/proc/kallsyms`. Nothing is attached, and nothing that it
     /// loads stays.
-    pub(crate) fn inspect() -> Kernel {
+    ///
+    /// # Errors
+    /// [`Usage`] if `btf_file` cannot be read, or is no BTF.
+    pub(crate) fn inspect(btf_file: Option<&Path>) -> Result<Kernel, Usage> {
+        let given = btf_file.map(given_btf).transpose()?;
         let status = read("/proc/self/status").unwrap_or_default();
         let ask = Ask {
             capabilities: capability::effective(&status),
         };
         let (btf, btf_fact) = ask.btf();
-        let (resolved, offsets) = offsets(btf.as_ref());
+        let (resolved, offsets) = match (&given, btf_file) {
+            (Some(given), Some(file)) => offsets(given, file),
+            _ => match &btf {
+                Some(btf) => offsets(btf, Path::new(btf::VMLINUX)),
+                None => (None, btf_fact.clone()),
+            },
+        };
         let (symbols, timer_address) = symbols();
         let (tracefs, tracefs_fact) = match Tracefs::open() {
             Ok(tracefs) => (Some(tracefs), Fact::Yes),
@@ -82,7 +96,7 @@ impl Kernel {
             cgroup2: cgroup::mount_point(),
             btf: btf_fact,
             offsets,
-            tracepoints: tracepoints(btf.as_ref()),
+            tracepoints: tracepoints(btf.as_ref().or(given.as_ref())),
             tp_btf: on_state(RETURN_0),
             socket_cookie: on_state(&bpf::call_with_first_argument(bpf::GET_SOCKET_COOKIE)),
             skc_to_tcp_sock: on_state(&bpf::call_with_first_argument(bpf::SKC_TO_TCP_SOCK)),
@@ -92,7 +106,7 @@ impl Kernel {
                 ask.load(ProgramKind::Fentry(id), RETURN_0)
             }),
             kprobe: ask.kprobe(),
-            functions: functions(btf.as_ref()),
+            functions: functions(btf.as_ref().or(given.as_ref())),
             cgroup_cookie: ask.cgroup_cookie(),
             ring_buffer: ask.answer(bpf::create_ring_buffer().map(drop)),
             iter_task_file: ask.function(btf.as_ref(), "bpf_iter_task_file", |id| {
@@ -113,24 +127,26 @@ impl Kernel {
             capabilities: ask.capabilities,
         };
         let count = |name| {
-            let params = btf.as_ref().and_then(|btf| btf.function(name));
+            let any = btf.as_ref().or(given.as_ref());
+            let params = any.and_then(|btf| btf.function(name));
             params.map_or(0, |params| params.len() as u32)
         };
         let arguments = Arguments {
             accept: count("inet_csk_accept"),
             recvmsg: count("tcp_recvmsg"),
         };
-        let btf_types = btf.as_ref().map_or(0, Btf::types);
+        let btf_types = given.as_ref().or(btf.as_ref()).map_or(0, Btf::types);
         let (layout, absences) = resolved.map_or((None, vec![]), |(l, a)| (Some(l), a));
-        Kernel {
+        Ok(Kernel {
             facts,
             layout,
             absences,
             btf_types,
+            btf_file: btf_file.map(Path::to_owned),
             symbols,
             arguments,
             tracefs,
-        }
+        })
     }
 }
 
@@ -227,13 +243,33 @@ impl Ask {
     }
 }
 
-fn offsets(btf: Option<&Btf>) -> (Option<(Layout, Vec<Absence>)>, Fact) {
-    match btf.map(layout::resolve) {
-        None => (None, Fact::Unknown(NO_BTF.into())),
-        Some(Ok(resolved)) => (Some(resolved), Fact::Yes),
-        Some(Err(e)) => (None, Fact::No(e.to_string())),
+fn offsets(btf: &Btf, file: &Path) -> (Option<(Layout, Vec<Absence>)>, Fact) {
+    match layout::resolve(btf) {
+        Ok(resolved) => (Some(resolved), Fact::Yes),
+        Err(e) => (None, Fact::No(format!("{}: {e}", file.display()))),
     }
 }
+
+/// The BTF that the user gave.
+fn given_btf(file: &Path) -> Result<Btf, Usage> {
+    const FIX: &str = "--btf takes raw BTF of the running kernel, as /sys/kernel/btf/vmlinux is: \
+                       `pahole --btf_encode_detached FILE vmlinux` makes it from a kernel image with \
+                       debug information";
+    let name = file.display();
+    // Bounded, since it may be a device that never ends.
+    let mut bytes = Vec::new();
+    fs::File::open(file)
+        .and_then(|f| f.take(MAX_BTF + 1).read_to_end(&mut bytes))
+        .map_err(|e| Usage::new(format!("cannot read the BTF file {name}: {e}"), FIX))?;
+    if bytes.len() as u64 > MAX_BTF {
+        let what = format!("{name} is larger than any BTF ({} MiB)", MAX_BTF >> 20);
+        return Err(Usage::new(what, FIX));
+    }
+    Btf::parse(bytes).map_err(|e| Usage::new(format!("{name} is no usable BTF: {e}"), FIX))
+}
+
+/// More than ten times what the largest kernels have.
+const MAX_BTF: u64 = 128 << 20;
 
 fn tracepoints(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
     let answer = |name: &str, wanted: &[&str]| {

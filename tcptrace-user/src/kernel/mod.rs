@@ -2,6 +2,7 @@
 
 mod bpf;
 pub(crate) mod btf;
+mod candidates;
 pub(crate) mod capability;
 mod cgroup;
 pub(crate) mod facts;

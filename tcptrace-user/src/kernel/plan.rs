@@ -1,8 +1,6 @@
 //! Which mechanism serves which event: a pure function of the facts and the options.
 //!
-//! [`CANDIDATES`] is the whole knowledge: per event the mechanisms in the order of their
-//! accuracy, what each needs, and what it costs to come down to it. Another mechanism is another
-//! row. Attaching decides nothing, it does what the plan says.
+//! [`CANDIDATES`] is the whole knowledge. Attaching decides nothing, it does what the plan says.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,9 +9,10 @@ use std::str::FromStr;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::candidates::{CANDIDATES, Row};
 use super::capability::{SETCAP_ALL, SETCAP_TRACE};
 use super::facts::{Fact, Facts};
-use super::programs::{self, Attachment, On};
+use super::programs::{Attachment, On};
 
 /// What is asked of the plan.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +52,8 @@ pub(crate) enum Mode {
     Full,
     /// Something is sampled or derived.
     Partial,
+    /// All is sampled with sock_diag, without BPF: every time is an estimate.
+    Netlink,
     /// Nothing can be traced here.
     None,
 }
@@ -95,6 +96,8 @@ pub(crate) enum Mechanism {
     Iter,
     /// `/proc`.
     Proc,
+    /// Dumps of sock_diag, again and again.
+    Netlink,
     /// Follows from another event; takes nothing of its own.
     Derived,
 }
@@ -174,11 +177,15 @@ pub(crate) fn plan(facts: &Facts, options: &PlanOptions) -> Result<Plan, CannotR
             events,
         });
     }
-    let estimated: Vec<_> = events.iter().filter_map(EventPlan::estimate).collect();
-    let mode = if estimated.is_empty() {
-        Mode::Full
-    } else {
-        Mode::Partial
+    let polls = is_polled(&events);
+    let estimated: Vec<_> = match polls {
+        true => vec![ALL_SAMPLED],
+        false => events.iter().filter_map(EventPlan::estimate).collect(),
+    };
+    let mode = match (polls, estimated.is_empty()) {
+        (true, _) => Mode::Netlink,
+        (false, true) => Mode::Full,
+        (false, false) => Mode::Partial,
     };
     Ok(Plan {
         mode,
@@ -220,225 +227,13 @@ impl EventPlan {
     }
 }
 
+const ALL_SAMPLED: &str = "all times, since sockets are listed with sock_diag at intervals, and what is \
+                           shorter is not seen; who connected, accepted or closed is not known, only \
+                           who has the socket open";
 const MINISOCKET_SAMPLED: &str = "FIN_WAIT_2 and TIME_WAIT of closed sockets are sampled with \
                                   sock_diag: their ends are known to the interval only";
 const ACCEPT_SCANNED: &str = "owners of accepted sockets come from scans of the open files: a \
                               socket shorter-lived than a scan has none";
-
-/// A row of the table.
-struct Row {
-    event: Event,
-    mechanism: Mechanism,
-    hooks: &'static [&'static str],
-    programs: &'static [Attachment],
-    /// What it needs beyond what its mechanism needs.
-    needs: &'static [fn(&Facts) -> &Fact],
-    cost: Option<&'static str>,
-}
-
-/// Rows of one event stand together, the most accurate first.
-const CANDIDATES: &[Row] = &[
-    Row {
-        event: Event::State,
-        mechanism: Mechanism::TpBtf,
-        hooks: &["inet_sock_set_state"],
-        programs: programs::STATE_TP_BTF,
-        needs: &[|f| &f.socket_cookie, |f| &f.skc_to_tcp_sock],
-        cost: None,
-    },
-    Row {
-        event: Event::State,
-        mechanism: Mechanism::RawTp,
-        hooks: &["inet_sock_set_state", "cgroup/sock_create", "sockops"],
-        programs: programs::STATE_RAW_TP,
-        needs: &[|f| &f.cgroup_cookie],
-        cost: Some("as true, and dearer: each field is read by a call of its own"),
-    },
-    Row {
-        event: Event::State,
-        mechanism: Mechanism::Tracepoint,
-        hooks: &["inet_sock_set_state", "cgroup/sock_create", "sockops"],
-        programs: programs::STATE_TRACEPOINT,
-        needs: &[|f| &f.tracefs, |f| &f.cgroup_cookie],
-        cost: Some(
-            "a change in softirq that interrupts another perf or kprobe program on that CPU is \
-             not seen, and counted from 6.7 on only: dumps find it later",
-        ),
-    },
-    Row {
-        event: Event::Minisocket,
-        mechanism: Mechanism::Fentry,
-        hooks: &["__inet_twsk_schedule", "tw_timer_handler", "inet_twsk_kill"],
-        programs: programs::MINI_FENTRY,
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Minisocket,
-        mechanism: Mechanism::TpBtf,
-        hooks: &[
-            "timer_start",
-            "timer_cancel",
-            "timer_expire_entry",
-            "kfree_skb",
-        ],
-        programs: programs::MINI_TIMERS_AND_SEGMENTS,
-        needs: &[|f| &f.timer_address],
-        cost: None,
-    },
-    Row {
-        event: Event::Minisocket,
-        mechanism: Mechanism::Kprobe,
-        hooks: &["__inet_twsk_schedule", "tw_timer_handler", "inet_twsk_kill"],
-        programs: programs::MINI_KPROBE,
-        needs: &[],
-        cost: Some(
-            "what happens in softirq that interrupts another perf or kprobe program on that CPU \
-             is not seen, and counted from 6.7 on only: dumps find it later",
-        ),
-    },
-    Row {
-        event: Event::Minisocket,
-        mechanism: Mechanism::TpBtf,
-        hooks: &["timer_start", "timer_cancel", "timer_expire_entry"],
-        programs: programs::MINI_TIMERS,
-        needs: &[|f| &f.timer_address],
-        cost: Some(
-            "a FIN that comes within 2 s of the FIN_WAIT_2 minisocket's birth may go unseen \
-             until TIME_WAIT ends: the change is then dated back to the jiffy",
-        ),
-    },
-    Row {
-        event: Event::Accept,
-        mechanism: Mechanism::Fentry,
-        hooks: &["inet_csk_accept"],
-        programs: programs::ACCEPT_FEXIT,
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Accept,
-        mechanism: Mechanism::Tracepoint,
-        hooks: &["sys_exit_accept", "sys_exit_accept4"],
-        programs: programs::ACCEPT_SYSCALLS,
-        needs: &[|f| &f.tracefs, |f| &f.accept_tracepoints],
-        cost: Some(
-            "not of io_uring and 32-bit processes: there the owner is who holds the descriptor",
-        ),
-    },
-    Row {
-        event: Event::Accept,
-        mechanism: Mechanism::RawTp,
-        hooks: &["sys_exit"],
-        programs: programs::ACCEPT_RAW,
-        needs: &[],
-        cost: Some("as true, but it costs every system call of the machine about 0.1 µs"),
-    },
-    Row {
-        event: Event::Accept,
-        mechanism: Mechanism::Kprobe,
-        hooks: &["inet_csk_accept"],
-        programs: programs::ACCEPT_KRETPROBE,
-        needs: &[],
-        cost: Some(
-            "blind while more calls block in accept than the kretprobe has instances (10, or \
-             twice the CPUs): there the owner is who holds the descriptor",
-        ),
-    },
-    Row {
-        event: Event::Connect,
-        mechanism: Mechanism::Derived,
-        hooks: &["state"],
-        programs: &[],
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Close,
-        mechanism: Mechanism::Fentry,
-        hooks: &["tcp_close"],
-        programs: programs::CLOSE_FENTRY,
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Close,
-        mechanism: Mechanism::TpBtf,
-        hooks: &["tcp_destroy_sock"],
-        programs: programs::CLOSE_DESTROY,
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Close,
-        mechanism: Mechanism::Kprobe,
-        hooks: &["tcp_close"],
-        programs: programs::CLOSE_KPROBE,
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Close,
-        mechanism: Mechanism::Derived,
-        hooks: &["state"],
-        programs: &[],
-        needs: &[],
-        cost: Some("the close of a socket that a reset had ended before is not seen"),
-    },
-    Row {
-        event: Event::Eof,
-        mechanism: Mechanism::TpBtf,
-        hooks: &["sock_recv_length"],
-        programs: programs::EOF_TP_BTF,
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Eof,
-        mechanism: Mechanism::Fentry,
-        hooks: &["tcp_recvmsg"],
-        programs: programs::EOF_FEXIT,
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Eof,
-        mechanism: Mechanism::Kprobe,
-        hooks: &["tcp_recvmsg"],
-        programs: programs::EOF_KRETPROBE,
-        needs: &[],
-        cost: Some("blind while more calls block in a receive than the kretprobe has instances"),
-    },
-    Row {
-        event: Event::Eof,
-        mechanism: Mechanism::Derived,
-        hooks: &["state"],
-        programs: &[],
-        needs: &[],
-        cost: Some(
-            "whether the end of the stream was read is told from the receive queue when the \
-             socket is next looked at: not when, nor by whom",
-        ),
-    },
-    Row {
-        event: Event::Owners,
-        mechanism: Mechanism::Iter,
-        hooks: &["task_file"],
-        programs: &[],
-        needs: &[|f| &f.iter_task_file, |f| &f.socket_cookie],
-        cost: None,
-    },
-    Row {
-        event: Event::Owners,
-        mechanism: Mechanism::Proc,
-        hooks: &["/proc/PID/fd"],
-        programs: &[],
-        needs: &[],
-        cost: Some(
-            "slower, and other users' processes take CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-        ),
-    },
-];
 
 /// The first reason against a candidate; a cause before what follows from it.
 fn why_not(
@@ -454,40 +249,41 @@ fn why_not(
             |f| &f.ring_buffer,
             |f| &f.offsets,
         ],
-        Mechanism::RawTp => &[
-            |f| &f.btf,
-            |f| &f.raw_tp,
-            |f| &f.ring_buffer,
-            |f| &f.offsets,
-        ],
-        Mechanism::Tracepoint => &[
-            |f| &f.btf,
-            |f| &f.tracepoint,
-            |f| &f.ring_buffer,
-            |f| &f.offsets,
-        ],
+        Mechanism::RawTp => &[|f| &f.raw_tp, |f| &f.ring_buffer, |f| &f.offsets],
+        Mechanism::Tracepoint => &[|f| &f.tracepoint, |f| &f.ring_buffer, |f| &f.offsets],
         Mechanism::Fentry => &[
             |f| &f.btf,
             |f| &f.fentry,
             |f| &f.ring_buffer,
             |f| &f.offsets,
         ],
-        Mechanism::Kprobe => &[
-            |f| &f.btf,
-            |f| &f.kprobe,
-            |f| &f.ring_buffer,
-            |f| &f.offsets,
-        ],
+        Mechanism::Kprobe => &[|f| &f.kprobe, |f| &f.ring_buffer, |f| &f.offsets],
         Mechanism::Iter => &[|f| &f.btf, |f| &f.offsets],
-        Mechanism::Proc => &[],
-        Mechanism::Derived => return refusal(events, Event::State),
+        Mechanism::Proc | Mechanism::Netlink | Mechanism::Derived => &[],
     };
-    if options
-        .hooks
-        .as_ref()
-        .is_some_and(|allowed| !allowed.contains(&row.mechanism))
-    {
+    let polled = is_polled(events);
+    match row.mechanism {
+        Mechanism::Derived if polled && row.event != Event::Eof => {
+            return Some("sock_diag tells of no calls".into());
+        }
+        Mechanism::Derived => return refusal(events, Event::State),
+        Mechanism::Proc | Mechanism::Netlink => {}
+        _ if polled => return Some("nothing is attached where sockets are polled".into()),
+        _ => {}
+    }
+    if options.hooks.as_ref().is_some_and(|allowed| {
+        // Polling has nothing else to find owners by.
+        let implied = polled && row.mechanism == Mechanism::Proc;
+        !allowed.contains(&row.mechanism) && !implied
+    }) {
         return Some(format!("{} is not in --hooks", row.mechanism));
+    }
+    if row.mechanism == Mechanism::Netlink
+        && options.hooks.is_none()
+        && !facts.may_load()
+        && facts.offsets.is_yes()
+    {
+        return Some("it is no choice where privileges are all that is missing".into());
     }
     let mut facts_needed = own.iter().chain(row.needs).map(|need| need(facts).clone());
     if let Some(why) = facts_needed.find_map(|fact| fact.why_not().map(str::to_owned)) {
@@ -499,6 +295,14 @@ fn why_not(
         _ => Fact::Yes,
     });
     places.find_map(|fact| fact.why_not().map(str::to_owned))
+}
+
+/// Whether state changes come from dumps alone.
+fn is_polled(events: &[EventPlan]) -> bool {
+    let state = events.iter().find(|e| e.event == Event::State);
+    state
+        .and_then(EventPlan::chosen)
+        .is_some_and(|c| c.mechanism == Mechanism::Netlink)
 }
 
 /// Why an event has no candidate left, `None` if it has one.
@@ -538,7 +342,10 @@ fn fix(facts: &Facts, options: &PlanOptions) -> String {
     } else {
         "Take a kernel of 5.10 or later, outside of a container that filters bpf(2).".into()
     };
-    format!("{fix} `tcptrace snapshot` works without BPF.")
+    format!(
+        "{fix} Without BPF, `tcptrace watch --hooks netlink` polls sock_diag, and `tcptrace \
+         snapshot` shows what there is now."
+    )
 }
 
 impl fmt::Display for Mode {
@@ -546,6 +353,7 @@ impl fmt::Display for Mode {
         f.pad(match self {
             Mode::Full => "full",
             Mode::Partial => "partial",
+            Mode::Netlink => "netlink",
             Mode::None => "none",
         })
     }
@@ -575,6 +383,7 @@ impl fmt::Display for Mechanism {
             Mechanism::Kprobe => "kprobe",
             Mechanism::Iter => "iter",
             Mechanism::Proc => "proc",
+            Mechanism::Netlink => "netlink",
             Mechanism::Derived => "derived",
         })
     }
@@ -582,18 +391,20 @@ impl fmt::Display for Mechanism {
 
 /// A word that is no mechanism.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("no hook is called '{0}': fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc")]
+#[error("no hook is called '{0}': fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc, netlink")]
 pub(crate) struct UnknownMechanism(String);
 
 impl FromStr for Mechanism {
     type Err = UnknownMechanism;
 
     fn from_str(word: &str) -> Result<Mechanism, UnknownMechanism> {
-        use Mechanism::{Fentry, Iter, Kprobe, Proc, RawTp, TpBtf, Tracepoint};
-        [Fentry, TpBtf, Kprobe, RawTp, Tracepoint, Iter, Proc]
-            .into_iter()
-            .find(|mechanism| mechanism.to_string() == word)
-            .ok_or_else(|| UnknownMechanism(word.to_owned()))
+        use Mechanism::{Fentry, Iter, Kprobe, Netlink, Proc, RawTp, TpBtf, Tracepoint};
+        [
+            Fentry, TpBtf, Kprobe, RawTp, Tracepoint, Iter, Proc, Netlink,
+        ]
+        .into_iter()
+        .find(|mechanism| mechanism.to_string() == word)
+        .ok_or_else(|| UnknownMechanism(word.to_owned()))
     }
 }
 

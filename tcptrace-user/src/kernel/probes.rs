@@ -4,13 +4,14 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSock, FEntry, FExit, Iter, KProbe, ProgramError,
     RawTracePoint, SockOps, TracePoint,
 };
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use tcptrace_common::config::Config;
 use tcptrace_common::event::HeldFile;
 use tcptrace_common::layout::Layout;
@@ -26,6 +27,8 @@ use super::tracefs::Tracefs;
 pub(crate) struct Selection<'a> {
     /// Field offsets.
     pub(crate) layout: Layout,
+    /// BTF to load with where the kernel has none of its own.
+    pub(crate) btf_file: Option<&'a Path>,
     /// Filters and switches.
     pub(crate) config: Config,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
@@ -89,7 +92,12 @@ impl Probes {
     /// If the object, its maps or the state program are refused. Other refusals are kept: see
     /// [`Probes::refusals`].
     pub(crate) fn load(object: &[u8], selection: &Selection<'_>) -> Result<Probes, LoadError> {
-        let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
+        let btf = Btf::from_sys_fs()
+            .or_else(|none| match selection.btf_file {
+                Some(file) => Btf::parse_file(file, Endianness::default()),
+                None => Err(none),
+            })
+            .map_err(LoadError::Btf)?;
         let [layout, config] = ["LAYOUT", "CONFIG"].map(|name| format!("{name}_V{ABI_VERSION}"));
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -370,6 +378,13 @@ impl Probes {
             bytes.copy_within(whole..have, 0);
             have -= whole;
         }
+    }
+
+    /// Whether maps can be read and the iterator can be opened with the privileges of now.
+    pub(crate) fn usable(&mut self) -> bool {
+        self.loss().is_ok()
+            && self.selected.keys().all(|key| key.is_ok())
+            && (!self.files || self.holders(|_| ()).is_ok())
     }
 
     /// Follows a socket that was there before an owner filter could judge its birth.

@@ -48,6 +48,7 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
     let wanted = events.into_iter().filter(|(_, wanted)| *wanted);
     let selection = Selection {
         layout,
+        btf_file: kernel.btf_file.as_deref(),
         config: Config {
             states: event_states(scope.states).bits(),
             tw_timer_handler: handler.unwrap_or(0),
@@ -104,8 +105,8 @@ fn cannot_load(error: LoadError) -> anyhow::Error {
     CannotRun {
         what: "cannot load the eBPF programs".to_owned(),
         why: format!("{:#}", anyhow::Error::from(error)),
-        fix: "run `tcptrace doctor` to see what this kernel offers; `tcptrace snapshot` works \
-              without BPF"
+        fix: "run `tcptrace doctor` to see what this kernel offers; `tcptrace watch \
+              --hooks netlink` and `tcptrace snapshot` work without BPF"
             .to_owned(),
     }
     .into()
