@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tcptrace_tests::kernel::timer_span;
-use tcptrace_tests::lab::Lab;
+use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::oracle::ss;
 use tcptrace_tests::require;
 use tcptrace_tests::tcptrace::{Event, Tracer};
@@ -48,6 +48,27 @@ fn a_leak_is_listed_with_its_owner_and_bounds() {
     assert_eq!(run.count("close_wait", "before"), 0, "{}", run.summary);
     assert_eq!(run.count("close_wait", "entered"), 1);
     assert_eq!(run.count("close_wait", "estimated"), 1);
+}
+
+#[test]
+fn the_first_line_has_the_owner_and_owners_are_filtered() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let server = lab.peer();
+    let pid = server.pid();
+    let wanted = pid.to_string();
+    let watch = polled(&lab, &["-s", "close_wait", "--min-age", "0", "-p", &wanted]);
+    let mut conn = Conn::between(lab.peer(), server, &lab.ip.to_string());
+    let mut other = lab.connect();
+    for conn in [&mut other, &mut conn] {
+        conn.client.act("close C");
+        conn.server.act("wait S 8");
+    }
+    let stuck = watch.stuck(&conn.s.id(), "close_wait");
+    assert_eq!(stuck.number("pid"), u64::from(pid));
+    let run = watch.stop();
+    assert!(run.events.iter().all(|e| e.id() == conn.s.id()), "{run:?}");
+    assert_eq!(run.count("close_wait", "open"), 1, "{}", run.summary);
 }
 
 #[test]

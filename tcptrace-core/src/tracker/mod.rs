@@ -379,7 +379,8 @@ impl Tracker {
         if !self.options.filter.states.contains(state) {
             return;
         }
-        if self.min_age() == 0 && !conn.found {
+        // A dump does not tell whose it is: that is looked up before the next tick.
+        if self.min_age() == 0 && !conn.found && !self.polls() {
             let view = conn.view(cookie, self.now, &self.world);
             if self.options.filter.selects(&view) {
                 conn.shown = true;
