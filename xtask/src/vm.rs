@@ -236,7 +236,7 @@ impl Host {
             let _ = fs::remove_dir_all(&results);
             fs::create_dir_all(&results)?;
             let initrd = results.join("initrd");
-            let archives = [suite.file_system(&kernel)?, job.to_cpio()];
+            let archives = [suite.file_system(&kernel)?, job.to_cpio(kernel.lacks())];
             fs::write(&initrd, archives.concat())?;
             let outcome = boot(&kernel, self.machine, &initrd, &results, self.limit);
             fs::remove_file(&initrd)?;

@@ -146,11 +146,12 @@ pub(crate) struct Job {
 
 impl Job {
     /// An archive to follow the first file system: the kernel unpacks one after the other.
-    pub(crate) fn to_cpio(&self) -> Vec<u8> {
+    pub(crate) fn to_cpio(&self, lacking: &[&str]) -> Vec<u8> {
         let mut variables = vec![
             ("TCPTRACE_BIN", "/bin/tcptrace".to_owned()),
             ("TCPTRACE_WORKLOAD", "/bin/workload".to_owned()),
             ("TCPTRACE_REQUIRE", "all".to_owned()),
+            ("TCPTRACE_WITHOUT", lacking.join(",")),
         ];
         variables.extend(self.variables.iter().cloned());
         if let Some(hooks) = self.chain.hooks() {
@@ -232,8 +233,9 @@ mod tests {
             filters: vec!["it's".to_owned()],
             variables: vec![("SCALE", "20".to_owned())],
         };
-        let archive = String::from_utf8(job.to_cpio()).expect("ASCII");
+        let archive = String::from_utf8(job.to_cpio(&["mptcp"])).expect("ASCII");
         assert!(archive.contains("export SCALE='20'\n"), "{archive}");
+        assert!(archive.contains("export TCPTRACE_WITHOUT='mptcp'\n"));
         assert!(archive.contains("suites='harness states'\n"), "{archive}");
         assert!(archive.contains(r"filters='it'\''s'"), "{archive}");
     }

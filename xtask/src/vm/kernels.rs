@@ -119,6 +119,15 @@ impl Kernel {
         })
     }
 
+    /// What tests may need and this kernel is known not to have, by the tests' names for it.
+    pub(crate) fn lacks(&self) -> &'static [&'static str] {
+        match self.is("5.10") {
+            // MPTCP is not built in, and SOCK_DESTROY of minisockets came later.
+            true => &["mptcp", "sock_destroy_mini"],
+            false => &[],
+        }
+    }
+
     /// Whether the release is one of that series.
     pub(crate) fn is(&self, series: &str) -> bool {
         let rest = self.release.strip_prefix(series);
