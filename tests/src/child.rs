@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::pace::patient;
 use crate::truth::now_ns;
 
-/// Everything here comes to an end within this time, or the test fails.
+/// Everything here comes to an end within this time, or the test fails. Limits are multiplied
+/// where they are waited for, by [`patient`].
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A child process. Dropped, it is killed by its id and reaped.
@@ -70,7 +72,7 @@ impl Process {
 
     /// Waits for the end as long as `limit`, then kills it.
     pub fn reap(&mut self, limit: Duration) {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + patient(limit);
         while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -150,7 +152,7 @@ impl Lines {
         limit: Duration,
         mut f: impl FnMut(&Line) -> Option<T>,
     ) -> Option<T> {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + patient(limit);
         let mut next = from;
         let mut stream = self.0.0.lock().expect("lines");
         loop {
@@ -193,7 +195,7 @@ impl Lines {
 /// Asks again and again until there is an answer; fails after `limit`.
 #[track_caller]
 pub fn until<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + limit;
+    let end = Instant::now() + patient(limit);
     loop {
         if let Some(answer) = ask() {
             return answer;
@@ -201,7 +203,7 @@ pub fn until<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>)
         assert!(
             Instant::now() < end,
             "waited {} s for {what}",
-            limit.as_secs()
+            patient(limit).as_secs()
         );
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod lab;
 pub mod netns;
 pub mod oracle;
+pub mod pace;
 pub mod peer;
 pub mod require;
 pub mod sock;

@@ -12,6 +12,8 @@ use rustix::net::{
     ipproto, sockopt,
 };
 
+use crate::pace::patient;
+
 /// Brings the loopback interface of the calling thread's namespace up.
 pub fn loopback_up() -> io::Result<()> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
@@ -73,7 +75,7 @@ fn socket(protocol: Protocol, addr: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Waits, at most 10 s, until the listener has a connection to accept, so that an accept that
+/// Waits, but not for ever, until the listener has a connection to accept, so that an accept that
 /// would block for ever fails instead.
 pub fn wait_acceptable(listener: impl AsFd) -> io::Result<()> {
     let mut fds = [rustix::event::PollFd::new(
@@ -81,7 +83,7 @@ pub fn wait_acceptable(listener: impl AsFd) -> io::Result<()> {
         rustix::event::PollFlags::IN,
     )];
     let limit = rustix::event::Timespec {
-        tv_sec: 10,
+        tv_sec: patient(Duration::from_secs(10)).as_secs() as i64,
         tv_nsec: 0,
     };
     match rustix::event::poll(&mut fds, Some(&limit))? {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::child::{LIMIT, Line, Process};
 use crate::kernel::jiffy_ns;
 use crate::netns::Netns;
+use crate::pace::patient;
 use crate::truth::Span;
 
 /// `TCPTRACE_BIN`, else the release build of this target directory.
@@ -24,10 +25,20 @@ pub fn tracer_path() -> PathBuf {
     }
 }
 
-/// A command that runs the tracer.
+/// What `watch` is told of the mechanisms it may use: those in `TCPTRACE_HOOKS`, else nothing.
+pub fn hooks() -> Vec<String> {
+    let hooks = std::env::var("TCPTRACE_HOOKS").ok();
+    let arguments = hooks.map(|hooks| ["--hooks".to_owned(), hooks]);
+    arguments.into_iter().flatten().collect()
+}
+
+/// A command that runs the tracer; where it watches, with [`hooks`].
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(tracer_path());
     command.args(args);
+    if args.first() == Some(&"watch") {
+        command.args(hooks());
+    }
     command
 }
 
@@ -91,7 +102,7 @@ impl Tracer {
             let err = self.process.err.text();
             panic!(
                 "no {what} within {} s; of {} lines the last are:\n{tail}{err}",
-                limit.as_secs(),
+                patient(limit).as_secs(),
                 said.len()
             )
         })

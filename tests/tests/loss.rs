@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tcptrace_tests::kernel::jiffy_ns;
 use tcptrace_tests::lab::Lab;
+use tcptrace_tests::pace::scaled;
 use tcptrace_tests::peer::Crowd;
 use tcptrace_tests::require;
 use tcptrace_tests::tcptrace::{Event, Run};
@@ -15,13 +16,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[test]
 fn a_burst_is_accounted_for() {
     require!(root, tracer);
-    burst(200_000, &[]);
+    burst(scaled(200_000), &[]);
 }
 
 #[test]
 fn a_burst_is_accounted_for_with_every_transition_printed() {
     require!(root, tracer);
-    burst(50_000, &["--state", "all", "--transitions"]);
+    burst(scaled(50_000), &["--state", "all", "--transitions"]);
 }
 
 /// Every connection of the burst is once in each of the three states: the summary counts them
@@ -69,11 +70,11 @@ fn assert_missing(run: &Run, missing: u64, what: &str) {
 #[test]
 fn leaks_of_before_and_after_the_start_are_all_listed() {
     require!(root, tracer);
-    const EACH: usize = 15_000;
+    let each = scaled(15_000);
     let lab = Lab::new();
     let ip = lab.ip.to_string();
     let leak = || {
-        let crowds = [(); 2].map(|()| Crowd::start(&lab.ns, &["leak", &ip, &EACH.to_string()]));
+        let crowds = [(); 2].map(|()| Crowd::start(&lab.ns, &["leak", &ip, &each.to_string()]));
         for crowd in &crowds {
             crowd.wait_for("done", 2 * MINUTE);
         }
@@ -84,7 +85,7 @@ fn leaks_of_before_and_after_the_start_are_all_listed() {
     let new = leak();
 
     let truths: Vec<Value> = old.iter().chain(&new).flat_map(Crowd::truths).collect();
-    assert_eq!(truths.len(), 4 * EACH);
+    assert_eq!(truths.len() as u64, 4 * each);
     let mut begins: BTreeMap<(String, String), (u64, u64)> = truths.iter().map(read).collect();
     for crowd in &new {
         let last = crowd.truths().last().map(read).expect("leaks").0;
@@ -107,10 +108,10 @@ fn leaks_of_before_and_after_the_start_are_all_listed() {
     assert_missing(&run, begins.len() as u64, "leaks");
     assert_eq!(
         run.count("close_wait", "open"),
-        4 * EACH as u64 - begins.len() as u64
+        4 * each - begins.len() as u64
     );
     assert_eq!(run.count("close_wait", "left"), 0);
-    assert_eq!(ownerless, 0, "of {} sockets nobody knew whose", 4 * EACH);
+    assert_eq!(ownerless, 0, "of {} sockets nobody knew whose", 4 * each);
 }
 
 /// The ends of a leaked socket, and when it came into CLOSE_WAIT.

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tcptrace_tests::child::{LIMIT, Process, until};
 use tcptrace_tests::lab::{Conn, Lab};
+use tcptrace_tests::pace::patient;
 use tcptrace_tests::require;
-use tcptrace_tests::tcptrace::{Tracer, command, tracer_path};
+use tcptrace_tests::tcptrace::{Tracer, command, hooks, tracer_path};
 
 #[test]
 fn interrupts_and_durations_end_with_a_summary() {
@@ -111,7 +112,9 @@ fn a_process_that_is_not_there_is_told() {
 fn without_privileges_watch_says_what_it_needs() {
     require!(root, tracer, setpriv);
     let nobody = Nobody::new();
-    let output = run(nobody.command(&["watch", "-d", "1s"]));
+    let mut watch = nobody.command(&["watch", "-d", "1s"]);
+    watch.args(hooks());
+    let output = run(watch);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(output.stdout.is_empty());
     let err = text(&output.stderr);
@@ -156,6 +159,7 @@ fn the_named_capabilities_are_enough_and_needed() {
         let mut command = lab.ns.command("setpriv");
         let args = ["watch", "--json", "-d", "1s", "--min-age", "0"];
         command.args(nobody.setpriv_with(caps)).args(args);
+        command.args(hooks());
         run(command)
     };
     let (leaked, owner) = (leaked.s.id(), leaked.server.pid());
@@ -288,7 +292,10 @@ fn lines_fit_a_terminal_of_40_columns() {
     let tracer = tracer.display();
     let netns = lab.ns.inode();
     for verb in [
-        format!("watch --netns {netns} --min-age 0 -d 1s"),
+        format!(
+            "watch --netns {netns} --min-age 0 -d 1s {}",
+            hooks().join(" ")
+        ),
         "snapshot".to_owned(),
     ] {
         let on_terminal = format!("stty cols 40 rows 20; exec {tracer} {verb} 2>/dev/null");
@@ -420,7 +427,7 @@ impl Nobody {
 #[track_caller]
 fn run(mut command: Command) -> Output {
     command.stdin(Stdio::null());
-    let limit = LIMIT.as_secs();
+    let limit = patient(LIMIT).as_secs();
     // SAFETY: alarm is async-signal-safe; it survives exec, so the program is killed at the
     // limit.
     unsafe {

@@ -124,7 +124,7 @@ fn a_reset_ends_the_fin_wait2_of_a_minisocket() {
 
 #[test]
 fn sock_destroy_ends_time_wait() {
-    require!(root, tracer, ss, sock_destroy);
+    require!(root, tracer, ss, sock_destroy_mini);
     let lab = Lab::new();
     let watch = lab.watch_transitions();
     let mut conn = lab.connect();

@@ -69,6 +69,35 @@ pub(crate) const TESTS: &[Package] = &[
     },
 ];
 
+/// What virtual machines take on top of what the tests use.
+pub(crate) const VM: &[Package] = &[
+    Package {
+        name: "qemu-system-x86",
+        shown_by: "qemu-system-x86_64",
+        reason: "boots other kernels",
+    },
+    Package {
+        name: "busybox-static",
+        shown_by: "busybox",
+        reason: "everything in the guest that is no test",
+    },
+    Package {
+        name: "debian-archive-keyring",
+        shown_by: "/usr/share/keyrings/debian-archive-keyring.gpg",
+        reason: "whose signature the archive's indices must have",
+    },
+    Package {
+        name: "xz-utils",
+        shown_by: "xz",
+        reason: "unpacks kernel modules",
+    },
+    Package {
+        name: "zstd",
+        shown_by: "zstd",
+        reason: "unpacks kernel modules of the newest kernels",
+    },
+];
+
 /// The packages that are not shown to be there.
 pub(crate) fn missing(packages: &'static [Package]) -> Vec<&'static Package> {
     packages

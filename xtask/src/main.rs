@@ -1,4 +1,4 @@
-//! The tasks of the project: `cargo xtask ebpf`, `run` and `test`.
+//! The tasks of the project: `cargo xtask ebpf`, `run`, `test` and `vm`.
 
 mod apt;
 mod ebpf;
@@ -6,6 +6,7 @@ mod libtest;
 mod process;
 mod run;
 mod test;
+mod vm;
 mod workspace;
 
 use std::ffi::OsString;
@@ -49,7 +50,20 @@ enum Task {
         /// Run only the tests whose name contains one of these, and no other check
         filter: Vec<String>,
     },
+    /// Boot Debian's kernels in qemu and run the live tests inside
+    #[command(after_long_help = VM_EXAMPLES)]
+    Vm(vm::Options),
 }
+
+const VM_EXAMPLES: &str = "\
+Examples:
+  cargo xtask vm                                    every kernel, every chain, every test
+  cargo xtask vm --kernel 6.1,7.x --hooks kprobe    some of them
+  cargo xtask vm --kernel 6.12 --test states        one test binary
+  cargo xtask vm --test fins_can_cross              tests by a part of their name
+  cargo xtask vm --kernel-deb linux-image-….deb     another kernel
+
+Consoles, `doctor --json` and failures are kept in target/vm/results/KERNEL-CHAIN.";
 
 fn main() -> ExitCode {
     match perform(Cli::parse().task) {
@@ -71,5 +85,6 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Ebpf { .. } => ebpf::commit(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Run { args } => run::run(&workspace, args),
         Task::Test { quick, filter } => test::test(&workspace, quick, filter),
+        Task::Vm(options) => vm::vm(&workspace, &options),
     }
 }

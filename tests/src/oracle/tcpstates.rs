@@ -94,7 +94,11 @@ fn private_tracefs() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE)?;
-    mount(c"tracefs", c"/sys/kernel/tracing", 0)
+    match mount(c"tracefs", c"/sys/kernel/tracing", 0) {
+        // It is mounted there for everybody.
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// `SKADDR PID COMM LADDR LPORT RADDR RPORT OLDSTATE -> NEWSTATE MS`; a COMM may hold blanks.

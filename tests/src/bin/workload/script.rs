@@ -26,6 +26,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+use tcptrace_tests::pace::patient;
 use tcptrace_tests::sock::{self, Mailbox, Protocol};
 use tcptrace_tests::truth::{Act, now_ns};
 use tcptrace_tests::uring;
@@ -279,9 +280,10 @@ fn call(verb: &str, socket: BorrowedFd<'_>, rest: &[&str]) -> io::Result<Option<
     Ok(None)
 }
 
-/// Waits, at most 10 s, for one of the states.
+/// Waits, but not for ever, for one of the states.
 fn wait(socket: BorrowedFd<'_>, wanted: &[u8]) -> io::Result<u8> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let limit = patient(Duration::from_secs(10));
+    let end = Instant::now() + limit;
     loop {
         let state = sock::state(socket)?;
         if wanted.contains(&state) {
@@ -289,7 +291,8 @@ fn wait(socket: BorrowedFd<'_>, wanted: &[u8]) -> io::Result<u8> {
         }
         if Instant::now() > end {
             return Err(io::Error::other(format!(
-                "waited 10 s for a state of {wanted:?}, it is {state}"
+                "waited {} s for a state of {wanted:?}, it is {state}",
+                limit.as_secs()
             )));
         }
         std::thread::sleep(Duration::from_micros(200));
