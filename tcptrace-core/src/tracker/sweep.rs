@@ -152,6 +152,12 @@ impl Tracker {
         }
     }
 
+    /// Whether the last dump did not show a connection that the one before it may have shown:
+    /// another one tells whether it is gone.
+    pub fn doubts(&self) -> bool {
+        self.conns.values().any(|conn| conn.missed > 0)
+    }
+
     /// Remembers that a socket is none of ours.
     pub(super) fn leave_out(&mut self, cookie: u64) {
         self.sweep.left_out.insert(cookie, self.sweep.number);

@@ -205,9 +205,9 @@ impl Live {
         self.drain(pipeline)?;
         self.processes(pipeline)?;
         self.loss(pipeline)?;
-        if self.last_loss.ring_full + self.last_loss.recursion_missed > 0 {
-            // Twice: a socket that one dump misses is not gone yet.
-            self.sweep(pipeline)?;
+        // Whatever kept a program from running, what it missed shows in the sockets themselves.
+        self.sweep(pipeline)?;
+        if pipeline.tracker().doubts() {
             self.sweep(pipeline)?;
         }
         let now = clock::mono();

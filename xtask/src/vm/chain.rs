@@ -5,22 +5,22 @@ use clap::ValueEnum;
 /// A choice of mechanisms, as kernels and administrators leave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Chain {
-    /// Everything, trampolines first
+    /// Functions by trampolines; state changes, and what else is left, by BTF-typed tracepoints
     Fentry,
-    /// No trampolines
+    /// Functions by breakpoints, state changes by raw tracepoints; no BTF-typed programs at all
     Kprobe,
     /// Tracepoints only
     Tracepoint,
 }
 
 impl Chain {
-    /// What the tracer's `--hooks` gets; `None` leaves the choice to the tracer.
+    /// What the tracer's `--hooks` gets.
     pub(crate) fn hooks(self) -> Option<&'static str> {
-        match self {
-            // The mechanisms of these two come with the hooks on functions.
-            Chain::Fentry | Chain::Kprobe => None,
-            Chain::Tracepoint => None,
-        }
+        Some(match self {
+            Chain::Fentry => "fentry,tp_btf,raw_tp,iter,proc",
+            Chain::Kprobe => "kprobe,raw_tp,proc",
+            Chain::Tracepoint => "tp_btf,raw_tp,tracepoint,iter,proc",
+        })
     }
 
     pub(crate) fn name(self) -> &'static str {

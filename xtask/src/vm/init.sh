@@ -46,7 +46,7 @@ frame() {
 
 . /job
 frame uname uname -a
-frame doctor tcptrace doctor --json
+frame doctor tcptrace doctor ${TCPTRACE_HOOKS:+--hooks "$TCPTRACE_HOOKS"} --json
 frame probe tcptrace watch ${TCPTRACE_HOOKS:+--hooks "$TCPTRACE_HOOKS"} --duration 1s --json
 # What the kernel complains about from here on is our doing.
 echo "<3>tcptrace: the tests begin" >/dev/kmsg
