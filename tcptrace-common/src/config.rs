@@ -41,6 +41,10 @@ pub struct Config {
     pub netns: u32,
     /// Address of `tw_timer_handler`, which tells minisocket timers from all others.
     pub tw_timer_handler: u64,
+    /// How many arguments `inet_csk_accept` takes: where an exit program finds what it returned.
+    pub accept_args: u32,
+    /// How many arguments `tcp_recvmsg` takes.
+    pub recvmsg_args: u32,
     /// Number of `local_ports`.
     pub local_ports_len: u32,
     /// Number of `remote_ports`.
@@ -77,6 +81,8 @@ impl Config {
         family: 0,
         netns: 0,
         tw_timer_handler: 0,
+        accept_args: 0,
+        recvmsg_args: 0,
         local_ports_len: 0,
         remote_ports_len: 0,
         any_ports_len: 0,
@@ -101,4 +107,4 @@ impl Prefix {
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 56 + 48 + 32 + 2 * MAX_FILTER * 32);
+const _: () = assert!(size_of::<Config>() == 64 + 48 + 32 + 2 * MAX_FILTER * 32);

@@ -15,6 +15,8 @@ pub const KIND_EOF: u16 = 4;
 
 /// A socket that is left out on purpose, a subflow of an MPTCP connection: [`Header`] alone.
 pub const KIND_LEFT_OUT: u16 = 5;
+/// The descriptor of a socket that was dead already, after a reset, was closed: [`Close`].
+pub const KIND_CLOSE: u16 = 6;
 
 /// Starts every record.
 #[repr(C)]
@@ -125,6 +127,9 @@ pub struct StateBy {
     pub actor: Actor,
 }
 
+/// No descriptor yet: seen inside of accept, before it has one.
+pub const NO_FD: u32 = u32::MAX;
+
 /// Body of [`KIND_ACQUIRE`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -135,7 +140,7 @@ pub struct Acquire {
     pub tuple: Tuple,
     /// Who accepted it.
     pub actor: Actor,
-    /// The new file descriptor.
+    /// The new file descriptor, or [`NO_FD`].
     pub fd: u32,
     /// The connection's state when it was accepted.
     pub state: u32,
@@ -149,8 +154,10 @@ pub const MINI_CANCELLED: u8 = 2;
 pub const MINI_EXPIRED: u8 = 3;
 /// It received a segment.
 pub const MINI_SEGMENT: u8 = 4;
+/// It is taken down (`inet_twsk_kill`), and not by its timer.
+pub const MINI_KILLED: u8 = 5;
 
-/// Kernel return addresses kept of a [`MINI_CANCELLED`].
+/// Kernel return addresses kept of a [`MiniStopped`].
 pub const MINI_FRAMES: usize = 12;
 
 /// Body of [`KIND_MINI`].
@@ -171,10 +178,10 @@ pub struct Mini {
     pub timeout_jiffies: u32,
 }
 
-/// A [`MINI_CANCELLED`] carries who ran and where, since that is the cause of an early death.
+/// A [`MINI_CANCELLED`] or [`MINI_KILLED`] carries who ran and where, since that is the cause of an early death.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct MiniCancelled {
+pub struct MiniStopped {
     /// The event.
     pub mini: Mini,
     /// Who ran; the cause only if the stack says so.
@@ -190,6 +197,20 @@ pub struct Eof {
     /// Header.
     pub header: Header,
     /// Who read.
+    pub actor: Actor,
+}
+
+/// Body of [`KIND_CLOSE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Close {
+    /// Header.
+    pub header: Header,
+    /// The task's flags: `PF_EXITING` where the process ends.
+    pub exiting: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Who closed.
     pub actor: Actor,
 }
 
@@ -220,6 +241,7 @@ const _: () = assert!(size_of::<State>() == 96);
 const _: () = assert!(size_of::<StateBy>() == 136);
 const _: () = assert!(size_of::<Acquire>() == 128);
 const _: () = assert!(size_of::<Mini>() == 88);
-const _: () = assert!(size_of::<MiniCancelled>() == 224);
+const _: () = assert!(size_of::<MiniStopped>() == 224);
 const _: () = assert!(size_of::<Eof>() == 72);
+const _: () = assert!(size_of::<Close>() == 80);
 const _: () = assert!(size_of::<HeldFile>() == 48);

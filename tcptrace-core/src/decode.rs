@@ -59,7 +59,7 @@ impl Decoder {
                 EventBody::Accept {
                     tuple: tuple(&record.tuple)?,
                     actor: actor(&record.actor),
-                    fd: record.fd,
+                    fd: (record.fd != abi::NO_FD).then_some(record.fd),
                     state: TcpState::try_from(record.state as u8)?,
                 }
             }
@@ -68,6 +68,13 @@ impl Decoder {
                 let record: abi::Eof = prefix(bytes, header.kind)?;
                 EventBody::Eof {
                     actor: actor(&record.actor),
+                }
+            }
+            abi::KIND_CLOSE => {
+                let record: abi::Close = prefix(bytes, header.kind)?;
+                EventBody::Close {
+                    actor: actor(&record.actor),
+                    exiting: record.exiting != 0,
                 }
             }
             abi::KIND_LEFT_OUT => EventBody::LeftOut,
@@ -102,6 +109,12 @@ impl Decoder {
         }))
     }
 
+    fn cause(&self, stopped: &abi::MiniStopped, substate: TcpState) -> Cause {
+        let stack = &stopped.stack;
+        let depth = stack.iter().position(|ip| *ip == 0).unwrap_or(stack.len());
+        (self.mini_death)(&stack[..depth], substate)
+    }
+
     fn mini(&self, bytes: &[u8]) -> Result<EventBody, DecodeError> {
         let record: abi::Mini = prefix(bytes, abi::KIND_MINI)?;
         let substate = TcpState::try_from(record.substate)?;
@@ -109,14 +122,15 @@ impl Decoder {
             abi::MINI_ARMED => MiniOp::Armed {
                 timeout_ns: u64::from(record.timeout_jiffies) * 1_000_000_000 / self.hz.max(1),
             },
+            abi::MINI_KILLED => {
+                let full: abi::MiniStopped = prefix(bytes, abi::KIND_MINI)?;
+                MiniOp::Killed {
+                    cause: self.cause(&full, substate),
+                }
+            }
             abi::MINI_CANCELLED => {
-                let full: abi::MiniCancelled = prefix(bytes, abi::KIND_MINI)?;
-                let depth = full
-                    .stack
-                    .iter()
-                    .position(|ip| *ip == 0)
-                    .unwrap_or(full.stack.len());
-                let cause = (self.mini_death)(&full.stack[..depth], substate);
+                let full: abi::MiniStopped = prefix(bytes, abi::KIND_MINI)?;
+                let cause = self.cause(&full, substate);
                 let local = matches!(cause, Cause::ReusedByConnect | Cause::Destroyed);
                 MiniOp::Cancelled {
                     cause,
@@ -246,6 +260,17 @@ mod tests {
                 timeout_ns: 60_000_000_000
             }
         );
+    }
+
+    #[test]
+    fn regressions_are_survived() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/regressions/decode");
+        let files: Vec<_> = std::fs::read_dir(dir).expect("regressions").collect();
+        assert!(!files.is_empty());
+        for file in files {
+            let bytes = std::fs::read(file.expect("entry").path()).expect("reads");
+            let _ = decoder().decode(bytes.get(1..).unwrap_or_default());
+        }
     }
 
     proptest! {

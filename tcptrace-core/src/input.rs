@@ -51,8 +51,8 @@ pub enum EventBody {
         tuple: Tuple,
         /// Who.
         actor: Actor,
-        /// The new descriptor.
-        fd: u32,
+        /// The new descriptor, where it has one by then.
+        fd: Option<u32>,
         /// The connection's state at that moment.
         state: TcpState,
     },
@@ -67,6 +67,13 @@ pub enum EventBody {
     },
     /// A subflow of an MPTCP connection, which is no connection of its own.
     LeftOut,
+    /// The descriptor of a dead socket was closed: after a reset close() changes no state.
+    Close {
+        /// Who closed it.
+        actor: Actor,
+        /// Because the process ended.
+        exiting: bool,
+    },
     /// A receive returned 0 in CLOSE_WAIT.
     Eof {
         /// Who read.
@@ -109,6 +116,11 @@ pub enum MiniOp {
         cause: Cause,
         /// Who ran, where the cause is a local call.
         actor: Option<Actor>,
+    },
+    /// It was taken down before its time; the cause as the kernel stack tells it.
+    Killed {
+        /// [`Cause::Unknown`] where kallsyms could not be read.
+        cause: Cause,
     },
     /// Its timer ran out.
     Expired,

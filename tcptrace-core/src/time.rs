@@ -98,6 +98,12 @@ impl fmt::Display for Age {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match *self {
             Age::Exact(ns) => duration_text(ns),
+            // A bound of 0 says nothing.
+            Age::Between { min: 0, max: None } => "?".to_owned(),
+            Age::Between {
+                min: 0,
+                max: Some(max),
+            } => format!("<{}", duration_text(max)),
             Age::Between { min, .. } => format!("~{}", duration_text(min)),
             Age::Unknown => "?".to_owned(),
         };

@@ -44,6 +44,9 @@ fn mini_op() -> impl Strategy<Value = MiniOp> {
             cause: Cause::Unknown,
             actor
         }),
+        Just(MiniOp::Killed {
+            cause: Cause::Destroyed,
+        }),
         Just(MiniOp::Expired),
         Just(MiniOp::Segment),
     ]
@@ -56,7 +59,7 @@ fn body() -> impl Strategy<Value = EventBody> {
                 tuple, old, new, flags, err, recv_q: 1, send_q: 0, actor,
             })),
         1 => (tuple(), actor(), state()).prop_map(|(tuple, actor, state)| EventBody::Accept {
-            tuple, actor, fd: 5, state,
+            tuple, actor, fd: Some(5), state,
         }),
         3 => (tuple(), mini_op(), any::<bool>()).prop_map(|(tuple, op, fw2)| EventBody::Mini {
             tuple,
@@ -64,6 +67,7 @@ fn body() -> impl Strategy<Value = EventBody> {
             op,
         }),
         1 => actor().prop_map(|actor| EventBody::Eof { actor }),
+        1 => (actor(), any::<bool>()).prop_map(|(actor, exiting)| EventBody::Close { actor, exiting }),
     ]
 }
 
@@ -158,7 +162,7 @@ fn inputs(steps: &[(Step, u64)]) -> Vec<Input> {
     inputs
 }
 
-fn tracker(watched: StateSet, min_age_ns: u64) -> Tracker {
+fn tracker(watched: StateSet, min_age_ns: u64, polled: bool) -> Tracker {
     Tracker::new(Options {
         filter: Filter {
             states: watched,
@@ -167,8 +171,12 @@ fn tracker(watched: StateSet, min_age_ns: u64) -> Tracker {
         },
         transitions: StateSet::all(),
         by: Vec::new(),
-        minisockets: Minisockets::Seen,
+        minisockets: match polled {
+            true => Minisockets::Sampled,
+            false => Minisockets::Seen,
+        },
         selective: false,
+        polled_ns: polled.then_some(250_000_000),
         mode: "full".to_owned(),
     })
 }
@@ -180,8 +188,9 @@ proptest! {
     fn totals_balance_whatever_comes(
         steps in prop::collection::vec((step(), 0u64..5_000), 0..120),
         min_age in prop_oneof![Just(0u64), Just(1_000_000_000)],
+        polled in any::<bool>(),
     ) {
-        let mut tracker = tracker(StateSet::all(), min_age);
+        let mut tracker = tracker(StateSet::all(), min_age, polled);
         let mut changes = Vec::new();
         for input in inputs(&steps) {
             tracker.apply(&input, &mut changes);
@@ -200,8 +209,9 @@ proptest! {
     #[test]
     fn a_socket_is_told_stuck_before_it_is_resolved(
         steps in prop::collection::vec((step(), 0u64..5_000), 0..120),
+        polled in any::<bool>(),
     ) {
-        let mut tracker = tracker(StateSet::all(), 1_000_000_000);
+        let mut tracker = tracker(StateSet::all(), 1_000_000_000, polled);
         let mut changes = Vec::new();
         for input in inputs(&steps) {
             tracker.apply(&input, &mut changes);
@@ -223,7 +233,7 @@ proptest! {
         steps in prop::collection::vec((step(), 0u64..5_000), 0..80),
     ) {
         let run = || {
-            let mut tracker = tracker(StateSet::all(), 1_000_000_000);
+            let mut tracker = tracker(StateSet::all(), 1_000_000_000, false);
             let mut changes = Vec::new();
             for input in inputs(&steps) {
                 tracker.apply(&input, &mut changes);

@@ -115,6 +115,7 @@ fn options(line: &str) -> Options {
             _ => Minisockets::Seen,
         },
         selective: false,
+        polled_ns: get("polled=").map(|d| parse_duration(d).expect("interval")),
         mode: "full".to_owned(),
     }
 }
@@ -200,8 +201,12 @@ impl<'a> Words<'a> {
             "accept" => self.event(EventBody::Accept {
                 tuple: self.tuple(1),
                 actor: self.actor().expect("actor"),
-                fd: self.number("fd"),
+                fd: self.keys.contains_key("fd").then(|| self.number("fd")),
                 state: TcpState::Established,
+            }),
+            "close" => self.event(EventBody::Close {
+                actor: self.actor().expect("actor"),
+                exiting: false,
             }),
             "left_out" => self.event(EventBody::LeftOut),
             "eof" => self.event(EventBody::Eof {
@@ -217,6 +222,9 @@ impl<'a> Words<'a> {
                     "cancelled" => MiniOp::Cancelled {
                         cause: self.cause(),
                         actor: self.actor(),
+                    },
+                    "killed" => MiniOp::Killed {
+                        cause: self.cause(),
                     },
                     "expired" => MiniOp::Expired,
                     "segment" => MiniOp::Segment,

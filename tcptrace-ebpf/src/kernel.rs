@@ -1,6 +1,8 @@
 //! How kernel memory is read: the only place that knows which reads the verifier allows where.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skc_to_tcp_sock,
+};
 use tcptrace_common::counters;
 use tcptrace_common::layout::ABSENT;
 
@@ -11,7 +13,7 @@ use crate::maps::count;
 macro_rules! offset {
     ($field:ident) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::LAYOUT_V1.$field) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::LAYOUT_V2.$field) }
     };
 }
 pub(crate) use offset;
@@ -28,6 +30,12 @@ pub(crate) trait Reader: Copy {
     #[inline(always)]
     fn follow<T: Copy + Default>(self, base: *const u8, offset: u32) -> T {
         self.read(base, offset)
+    }
+
+    /// A pointer field of another object.
+    #[inline(always)]
+    fn follow_pointer(self, base: *const u8, offset: u32) -> *const u8 {
+        self.pointer(base, offset)
     }
 }
 
@@ -128,6 +136,49 @@ impl Reader for &Window {
     #[inline(always)]
     fn follow<T: Copy + Default>(self, base: *const u8, offset: u32) -> T {
         Probed.read(base, offset)
+    }
+
+    #[inline(always)]
+    fn follow_pointer(self, base: *const u8, offset: u32) -> *const u8 {
+        Probed.pointer(base, offset)
+    }
+}
+
+/// What more there is to have of a sock, where helpers take it as one.
+pub(crate) trait Sock: Reader {
+    /// Its cookie; 0 if it has none yet.
+    fn cookie(self, sk: *const u8) -> u64;
+
+    /// The sock, known to be TCP, as a `tcp_sock`; NULL if it is none.
+    fn tcp(self, sk: *const u8) -> *const u8;
+}
+
+/// The verifier knows the sock. Whatever follows on it, accept and its minisocket, finds the
+/// cookie that is made here.
+impl Sock for Typed {
+    #[inline(always)]
+    fn cookie(self, sk: *const u8) -> u64 {
+        // SAFETY: the verifier knows `sk` as a trusted sock.
+        unsafe { bpf_get_socket_cookie(sk as *mut _) }
+    }
+
+    #[inline(always)]
+    fn tcp(self, sk: *const u8) -> *const u8 {
+        // SAFETY: as above; NULL where it is no TCP sock.
+        unsafe { bpf_skc_to_tcp_sock(sk as *mut _) as *const u8 }
+    }
+}
+
+/// The sock is an address: [`crate::probe::cookie`] has made the cookie, if it could be made.
+impl Sock for &Window {
+    #[inline(always)]
+    fn cookie(self, sk: *const u8) -> u64 {
+        self.read(sk, offset!(skc_cookie))
+    }
+
+    #[inline(always)]
+    fn tcp(self, sk: *const u8) -> *const u8 {
+        sk
     }
 }
 

@@ -11,24 +11,84 @@ mod maps;
 mod probe;
 mod sock;
 
-use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
-use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
+use aya_ebpf::macros::{
+    btf_tracepoint, cgroup_sock, fentry, fexit, kprobe, kretprobe, raw_tracepoint, sock_ops,
+    tracepoint,
+};
+use aya_ebpf::programs::{
+    BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
+    RetProbeContext, SockContext, SockOpsContext, TracePointContext,
+};
 use core::ffi::c_void;
 use tcptrace_common::event::{MINI_ARMED, MINI_EXPIRED};
 
-use crate::kernel::{Probed, Reader as _};
+use crate::kernel::{Probed, Reader as _, Typed};
+use crate::maps::config;
+
+// State changes: sock:inet_sock_set_state (sk, oldstate, newstate).
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state(ctx: BtfTracePointContext) -> i32 {
-    probe::state::main(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    probe::state::main(|twin| probe::state::change(Typed, sk, old, new, twin));
     0
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_shadow(ctx: BtfTracePointContext) -> i32 {
-    probe::state::shadow(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    probe::state::shadow(|twin| probe::state::change(Typed, sk, old, new, twin));
     0
 }
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn state_raw(ctx: RawTracePointContext) -> i32 {
+    let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    probe::state::main(|twin| probe::state::change_at(sk, old, new, twin));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn state_raw_shadow(ctx: RawTracePointContext) -> i32 {
+    let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    probe::state::shadow(|twin| probe::state::change_at(sk, old, new, twin));
+    0
+}
+
+/// Its record holds `skaddr` at 8, `oldstate` at 16, `newstate` at 20, on 4.16 to 7.3. No twin
+/// helps here: the kernel lets one program of this kind run on a CPU at a time.
+#[tracepoint]
+fn state_perf(ctx: TracePointContext) -> u32 {
+    // SAFETY: within the record.
+    let fields = unsafe {
+        (
+            ctx.read_at::<u64>(8),
+            ctx.read_at::<i32>(16),
+            ctx.read_at::<i32>(20),
+        )
+    };
+    if let (Ok(sk), Ok(old), Ok(new)) = fields {
+        probe::state::main(|twin| probe::state::change_at(sk as *const u8, old, new, twin));
+    }
+    0
+}
+
+#[cgroup_sock(sock_create)]
+fn cookie_create(ctx: SockContext) -> i32 {
+    probe::cookie::made(&ctx);
+    ALLOW
+}
+
+#[sock_ops]
+fn cookie_established(ctx: SockOpsContext) -> u32 {
+    probe::cookie::called(&ctx, ctx.op());
+    ALLOW as u32
+}
+
+/// What programs on cgroups return: the kernel goes on as if they were not there.
+const ALLOW: i32 = 1;
+
+// Minisockets.
 
 #[btf_tracepoint(function = "timer_start")]
 fn mini_start(ctx: BtfTracePointContext) -> i32 {
@@ -52,6 +112,68 @@ fn mini_expire(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "kfree_skb")]
 fn mini_segment(ctx: BtfTracePointContext) -> i32 {
     probe::mini::segment(ctx.arg(3));
+    0
+}
+
+#[fentry(function = "__inet_twsk_schedule")]
+fn mini_schedule_fentry(ctx: FEntryContext) -> i32 {
+    probe::mini::scheduled(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[fentry(function = "tw_timer_handler")]
+fn mini_handler_fentry(ctx: FEntryContext) -> i32 {
+    probe::mini::ran_out(ctx.arg(0));
+    0
+}
+
+#[fentry(function = "inet_twsk_kill")]
+fn mini_kill_fentry(ctx: FEntryContext) -> i32 {
+    probe::mini::killed(&ctx, ctx.arg(0));
+    0
+}
+
+#[kprobe(function = "__inet_twsk_schedule")]
+fn mini_schedule_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(tw), Some(jiffies)) = (ctx.arg(0), ctx.arg(1)) {
+        probe::mini::scheduled(tw, jiffies);
+    }
+    0
+}
+
+#[kprobe(function = "tw_timer_handler")]
+fn mini_handler_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(timer) = ctx.arg(0) {
+        probe::mini::ran_out(timer);
+    }
+    0
+}
+
+#[kprobe(function = "inet_twsk_kill")]
+fn mini_kill_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(tw) = ctx.arg(0) {
+        probe::mini::killed(&ctx, tw);
+    }
+    0
+}
+
+// Accept.
+
+/// `inet_csk_accept (sk, flags, err, kern)`, from 6.10 on `(sk, arg)`; what it returns lies
+/// behind them.
+#[fexit(function = "inet_csk_accept")]
+fn accept_fexit(ctx: FExitContext) -> i32 {
+    probe::accept::got(match config!(accept_args) {
+        2 => ctx.arg(2),
+        4 => ctx.arg(4),
+        _ => return 0,
+    });
+    0
+}
+
+#[kretprobe(function = "inet_csk_accept")]
+fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
+    probe::accept::got(ctx.ret());
     0
 }
 
@@ -79,9 +201,66 @@ fn accept_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+// The close of a dead socket's descriptor.
+
+#[fentry(function = "tcp_close")]
+fn close_fentry(ctx: FEntryContext) -> i32 {
+    probe::close::closed(ctx.arg(0));
+    0
+}
+
+#[kprobe(function = "tcp_close")]
+fn close_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        probe::close::closed(sk);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn close_destroy(ctx: BtfTracePointContext) -> i32 {
+    probe::close::closed(ctx.arg(0));
+    0
+}
+
+// The end of the stream.
+
 #[btf_tracepoint(function = "sock_recv_length")]
 fn eof(ctx: BtfTracePointContext) -> i32 {
-    probe::eof::received(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let (sk, ret, flags) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    probe::eof::received(Typed, sk, ret, flags);
+    0
+}
+
+/// `tcp_recvmsg (sk, msg, len, nonblock, flags, addr_len)`, without `nonblock` from 5.19 and
+/// without `addr_len` from 6.18 on; what it returns lies behind them.
+#[fexit(function = "tcp_recvmsg")]
+fn eof_fexit(ctx: FExitContext) -> i32 {
+    let (flags, ret) = match config!(recvmsg_args) {
+        4 => (ctx.arg(3), ctx.arg(4)),
+        5 => (ctx.arg(3), ctx.arg(5)),
+        6 => (ctx.arg(4), ctx.arg(6)),
+        _ => return 0,
+    };
+    probe::eof::received_at(ctx.arg(0), ret, flags);
+    0
+}
+
+#[kprobe(function = "tcp_recvmsg")]
+fn eof_kprobe(ctx: ProbeContext) -> u32 {
+    let flags = match config!(recvmsg_args) {
+        6 => ctx.arg(4),
+        _ => ctx.arg(3),
+    };
+    if let (Some(sk), Some(flags)) = (ctx.arg(0), flags) {
+        probe::eof::entered(sk, flags);
+    }
+    0
+}
+
+#[kretprobe(function = "tcp_recvmsg")]
+fn eof_kretprobe(ctx: RetProbeContext) -> u32 {
+    probe::eof::left(ctx.ret());
     0
 }
 

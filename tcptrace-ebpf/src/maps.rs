@@ -10,11 +10,11 @@ use zerocopy::FromZeros;
 
 /// Where the kernel keeps its fields; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static LAYOUT_V1: Layout = Layout::UNRESOLVED;
+pub(crate) static LAYOUT_V2: Layout = Layout::UNRESOLVED;
 
 /// What the agent asks for; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static CONFIG_V1: Config = Config::ZERO;
+pub(crate) static CONFIG_V2: Config = Config::ZERO;
 
 /// The events. The size is set by user space.
 #[map]
@@ -36,6 +36,19 @@ pub(crate) static EOF_SEEN: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1
 /// Set while the main state program runs on this CPU.
 #[map]
 pub(crate) static STATE_ACTIVE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// The minisocket whose timer runs on this CPU.
+#[map]
+pub(crate) static EXPIRING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// What a thread receives on, from the entry of `tcp_recvmsg` to its return. A lost entry is an
+/// EOF that is told later, from the receive queue: that is why this may be an LRU map.
+#[map]
+pub(crate) static RECEIVING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1 << 12, 0);
+
+/// Cookies of sockets that are dead, by a reset, while their descriptor is open.
+#[map]
+pub(crate) static DEAD: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1 << 14, 0);
 
 /// Do not wake the reader: a wake-up from inside a probe raises an interrupt whose softirq runs
 /// nested state changes while our program is active, and the kernel would skip those.
@@ -70,7 +83,7 @@ pub(crate) fn emit<T: FromZeros + 'static>(fill: impl FnOnce(&mut T)) {
 macro_rules! config {
     ($($field:tt)+) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V1.$($field)+) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V2.$($field)+) }
     };
 }
 pub(crate) use config;

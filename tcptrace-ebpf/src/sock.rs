@@ -67,6 +67,14 @@ fn v6<R: Reader>(reader: R, sk: *const u8, offset: u32) -> [u8; 16] {
     addr
 }
 
+/// Whether the running task is on its way out (`PF_EXITING`, `include/linux/sched.h`).
+#[inline(always)]
+pub(crate) fn exiting() -> bool {
+    const PF_EXITING: u32 = 0x4;
+    let flags: u32 = Probed.read(current_task(), offset!(task_flags));
+    flags & PF_EXITING != 0
+}
+
 /// Who runs now. Only process context makes this the one who acts on the socket.
 #[inline(always)]
 pub(crate) fn actor(actor: &mut Actor) {

@@ -1,5 +1,6 @@
 //! The command line as it is typed. Nothing here looks at the world: see [`crate::options`].
 
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -114,7 +115,7 @@ pub(crate) struct Watch {
     /// Size of the buffer between kernel and tcptrace, as in 8M
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Tracing")]
     pub(crate) ring_size: Option<u32>,
-    /// Use only these ways into the kernel; `tcptrace doctor` names them
+    /// Use only these ways into the kernel: fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc
     #[arg(
         long,
         value_name = "LIST",
@@ -122,6 +123,12 @@ pub(crate) struct Watch {
         help_heading = "Tracing"
     )]
     pub(crate) hooks: Vec<String>,
+    /// Least time between two polls in mode netlink, where nothing is attached [default: 250ms]
+    #[arg(long, value_name = "D", value_parser = parse_duration, help_heading = "Tracing")]
+    pub(crate) interval: Option<u64>,
+    /// Take field offsets from this BTF instead of the kernel's own
+    #[arg(long, value_name = "FILE", help_heading = "Tracing")]
+    pub(crate) btf: Option<PathBuf>,
     /// Which sockets.
     #[command(flatten)]
     pub(crate) filters: Filters,
@@ -155,6 +162,12 @@ pub(crate) struct Doctor {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    /// Plan with these ways into the kernel only, and check them, as `watch --hooks` would
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) hooks: Vec<String>,
+    /// Take field offsets from this BTF instead of the kernel's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) btf: Option<PathBuf>,
 }
 
 /// Which sockets.

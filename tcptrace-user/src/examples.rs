@@ -18,6 +18,7 @@ READING IT
   (python3)     the name is remembered: that process has closed the socket, or is gone
   - [:8080]     nobody has accepted it; it is in the queue of the listener on port 8080
   RQ            unread bytes, and 1 for the peer's FIN if that is unread, too
+  <300ms        less than that: it met one poll, and not the next
   ?             not known; never 0
 
 EXAMPLES

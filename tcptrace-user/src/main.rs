@@ -12,6 +12,7 @@ mod netlink;
 mod netns;
 mod options;
 mod pipeline;
+mod privileges;
 mod proc;
 mod resolve;
 mod source;

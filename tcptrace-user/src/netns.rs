@@ -90,6 +90,22 @@ pub(crate) fn own() -> Result<Netns, NetnsError> {
     Netns::open(path.clone()).map_err(|error| NetnsError::Open { path, error })
 }
 
+/// The namespaces with these numbers, as far as they are found; all, if no number is given.
+pub(crate) fn wanted(inodes: &[u32]) -> Result<Found, NetnsError> {
+    let own = own()?;
+    // The only one that is found without looking at any process.
+    if inodes == [own.inode] {
+        return Ok(Found {
+            namespaces: vec![own],
+            hidden_processes: 0,
+        });
+    }
+    let mut found = all()?;
+    let is_wanted = |n: &Netns| inodes.is_empty() || inodes.contains(&n.inode);
+    found.namespaces.retain(is_wanted);
+    Ok(found)
+}
+
 /// Our own namespace, those of `ip netns`, and those of every process that we may ask.
 pub(crate) fn all() -> Result<Found, NetnsError> {
     let own = own()?;
@@ -215,6 +231,16 @@ mod tests {
         let found = all().expect("namespaces");
         assert!(found.namespaces.iter().any(|n| n.inode == own.inode));
         assert!(found.namespaces.is_sorted_by(|a, b| a.inode < b.inode));
+    }
+
+    #[test]
+    fn our_own_namespace_alone_takes_no_look_at_processes() {
+        let own = own().expect("own namespace").inode;
+        let found = wanted(&[own]).expect("namespaces");
+        assert_eq!(found.hidden_processes, 0);
+        let inodes: Vec<u32> = found.namespaces.iter().map(|n| n.inode).collect();
+        assert_eq!(inodes, [own]);
+        assert!(wanted(&[1]).expect("namespaces").namespaces.is_empty());
     }
 
     #[test]

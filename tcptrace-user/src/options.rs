@@ -3,6 +3,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write as _};
+use std::path::PathBuf;
 
 use tcptrace_core::filter::{Family, Filter, Ports};
 use tcptrace_core::owner::Comm;
@@ -16,6 +17,10 @@ use crate::resolve;
 
 /// Least age of `watch`, unless told otherwise.
 const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;
+
+/// Time between two polls, unless told otherwise, and the least that is taken.
+const POLL_EVERY_NS: u64 = 250_000_000;
+const POLL_LEAST_NS: u64 = 10_000_000;
 
 /// Where the output goes.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +95,10 @@ pub(crate) struct Watch {
     pub(crate) ring_size: Option<u32>,
     /// The only hooks to use; empty: all.
     pub(crate) hooks: Vec<String>,
+    /// BTF for the field offsets; `None`: the kernel's own.
+    pub(crate) btf: Option<PathBuf>,
+    /// Least time between two polls, ns, where nothing is attached.
+    pub(crate) interval_ns: u64,
 }
 
 impl Watch {
@@ -101,6 +110,13 @@ impl Watch {
             true => lingering(),
             false => dwelt_in(asked),
         };
+        if typed.interval.is_some_and(|ns| ns < POLL_LEAST_NS) {
+            return Err(Usage::new(
+                "--interval is less than 10ms",
+                "a poll lists every socket of every namespace: take 10ms or more",
+            )
+            .into());
+        }
         if filter.states.is_empty() && !typed.transitions {
             return Err(Usage::new(
                 format!("nothing lingers in {asked}"),
@@ -127,6 +143,8 @@ impl Watch {
             wide: typed.wide,
             ring_size: typed.ring_size,
             hooks: typed.hooks,
+            btf: typed.btf,
+            interval_ns: typed.interval.unwrap_or(POLL_EVERY_NS),
         })
     }
 }
@@ -175,20 +193,26 @@ impl Snapshot {
 }
 
 /// Options of `doctor`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Doctor {
     /// Where the output goes.
     pub(crate) terminal: Terminal,
     /// One JSON object.
     pub(crate) json: bool,
+    /// The only hooks to use; empty: all.
+    pub(crate) hooks: Vec<String>,
+    /// BTF for the field offsets; `None`: the kernel's own.
+    pub(crate) btf: Option<PathBuf>,
 }
 
 impl Doctor {
     /// Resolves what was typed.
-    pub(crate) fn resolve(typed: &cli::Doctor, terminal: Terminal) -> Doctor {
+    pub(crate) fn resolve(typed: cli::Doctor, terminal: Terminal) -> Doctor {
         Doctor {
             terminal,
             json: typed.json,
+            hooks: typed.hooks,
+            btf: typed.btf,
         }
     }
 }

@@ -87,6 +87,19 @@ pub fn setpriv() -> Need {
     program("setpriv")
 }
 
+/// The kernel describes its types.
+pub fn btf() -> Need {
+    match std::fs::exists("/sys/kernel/btf/vmlinux") {
+        Ok(true) => Ok(()),
+        _ => Err("no /sys/kernel/btf/vmlinux".to_owned()),
+    }
+}
+
+/// The kernel's own `bpftool`.
+pub fn bpftool() -> Need {
+    program("bpftool")
+}
+
 /// The trace file system, with the tracepoint of state changes.
 pub fn tracefs() -> Need {
     crate::oracle::tracefs::supported().map_err(|e| e.to_string())

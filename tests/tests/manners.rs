@@ -72,6 +72,7 @@ fn usage_errors_are_told_and_exit_2() {
         (&["watch", "-d", "never"], "never"),
         (&["watch", "--laddr", "10.0.0.0/99"], "10.0.0.0/99"),
         (&["watch", "-L", "70000"], "70000"),
+        (&["watch", "--interval", "1ms"], "--interval"),
         (&["snapshot", "--state", "clsoe_wait"], "clsoe_wait"),
         (&["no-such-verb"], "no-such-verb"),
     ] {
@@ -120,6 +121,8 @@ fn without_privileges_watch_says_what_it_needs() {
     assert!(err.starts_with("tcptrace: "), "{err}");
     assert!(err.contains("hint: "), "{err}");
     assert!(err.contains("CAP_BPF") || err.contains("sudo"), "{err}");
+    // Polling would run, but is not what was asked for.
+    assert!(err.contains("--hooks netlink"), "{err}");
 }
 
 #[test]
@@ -159,7 +162,7 @@ fn the_named_capabilities_are_enough_and_needed() {
         command.args(hooks());
         run(command)
     };
-    let leaked = leaked.s.id();
+    let (leaked, owner) = (leaked.s.id(), leaked.server.pid());
 
     let granted = watch("+bpf,+perfmon,+syslog");
     assert_eq!(granted.status.code(), Some(0), "{granted:?}");
@@ -174,6 +177,15 @@ fn the_named_capabilities_are_enough_and_needed() {
     let said = text(&without_syslog.stdout);
     assert!(said.contains("\"mode\":\"partial\""), "{said}");
 
+    // All that doctor names: nothing is hidden any more, whoever's it is.
+    let all = watch("+bpf,+perfmon,+syslog,+dac_read_search,+sys_ptrace,+sys_admin");
+    assert_eq!(all.status.code(), Some(0), "{all:?}");
+    let said = text(&all.stdout);
+    assert!(said.contains(&format!("\"id\":\"{leaked}\"")), "{said}");
+    assert!(said.contains(&format!("\"pid\":{owner}")), "{said}");
+    let summary = said.lines().last().unwrap_or_default();
+    assert!(summary.contains("\"unlisted\":0"), "{summary}");
+
     for (caps, missing) in [
         ("+bpf,+syslog", "CAP_PERFMON"),
         ("+perfmon,+syslog", "CAP_BPF"),
@@ -182,6 +194,69 @@ fn the_named_capabilities_are_enough_and_needed() {
         assert_eq!(refused.status.code(), Some(3), "{caps}: {refused:?}");
         assert!(text(&refused.stderr).contains(missing), "{refused:?}");
     }
+}
+
+/// Once it watches, it can do no more than it must.
+#[test]
+fn privileges_that_are_not_needed_any_more_are_given_up() {
+    require!(root, tracer, setpriv);
+    const NET_ADMIN: u64 = 1 << 12;
+    const SYS_PTRACE: u64 = 1 << 19;
+    const SYS_ADMIN: u64 = 1 << 21;
+    let lab = Lab::new();
+    let foreign = lab.watch(&[]);
+    assert_kept(foreign.process(), NET_ADMIN | SYS_PTRACE | SYS_ADMIN);
+    // What it has kept is enough for what comes after: a socket elsewhere, with its owner.
+    let mut leaked = lab.connect();
+    leaked.client.act("close C");
+    leaked.server.act("wait S 8");
+    let stuck = foreign.stuck(&leaked.s.id(), "close_wait");
+    assert_eq!(stuck.number("pid"), u64::from(leaked.server.pid()));
+    assert_eq!(stuck.number("recv_q"), 1);
+    assert!(foreign.stop().complete());
+
+    let own = std::fs::metadata("/proc/self/ns/net").expect("our namespace");
+    let own = std::os::unix::fs::MetadataExt::ino(&own).to_string();
+    let alone = Tracer::watch(&["--netns", &own]);
+    assert_kept(alone.process(), NET_ADMIN);
+    assert_eq!(alone.stop().completeness("unlisted"), 0);
+
+    let nobody = Nobody::new();
+    let mut command = Command::new("setpriv");
+    let granted = nobody.setpriv_with("+bpf,+perfmon,+syslog");
+    let mut process = Process::spawn(command.args(granted).arg("watch"));
+    let watching = process.err.find(0, LIMIT, |line| {
+        line.text.contains("watching").then_some(())
+    });
+    assert!(watching.is_some(), "{}", process.err.text());
+    assert_kept(&process, 0);
+    process.signal(Signal::INT);
+    assert!(process.wait(LIMIT).success());
+}
+
+/// Every set of capabilities holds at most `kept`, and CAP_BPF where the kernel asks for it.
+#[track_caller]
+fn assert_kept(process: &Process, kept: u64) {
+    const BPF: u64 = 1 << 39;
+    let status = format!("/proc/{}/status", process.pid());
+    let status = std::fs::read_to_string(status).expect("it runs");
+    let line = |key: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(key));
+        value
+            .unwrap_or_else(|| panic!("no {key} in {status}"))
+            .trim()
+    };
+    let set = |key| u64::from_str_radix(line(key), 16).expect("hexadecimal");
+    assert_eq!(line("NoNewPrivs:"), "1");
+    for key in ["CapPrm:", "CapEff:"] {
+        assert_eq!(set(key) & !BPF, kept, "{status}");
+    }
+    for key in ["CapInh:", "CapAmb:"] {
+        assert_eq!(set(key), 0, "{status}");
+    }
+    // To empty it takes CAP_SETPCAP, which root has.
+    let root = line("Uid:").starts_with("0\t");
+    assert!(!root || set("CapBnd:") == 0, "{status}");
 }
 
 #[test]

@@ -97,6 +97,9 @@ pub struct Completeness {
     pub mptcp: u64,
     /// Durations that are not exact.
     pub estimated: u64,
+    /// All sockets were looked at every so many ns, and what was shorter was not seen; `None`:
+    /// events told.
+    pub polled_ns: Option<u64>,
     /// `full`, `partial` or `netlink`.
     pub mode: String,
     /// What else a reader has to know.

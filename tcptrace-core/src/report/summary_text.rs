@@ -37,9 +37,15 @@ pub fn to_text(summary: &Summary, terminal: Option<usize>, color: bool) -> Strin
 fn completeness(c: &Completeness) -> String {
     let missing = c.missing().filter(|(n, _)| *n > 0);
     let missing: Vec<String> = missing.map(|(n, what)| format!("{what}: {n}")).collect();
-    let mut text = match c.complete() {
-        true => "data: complete".to_owned(),
-        false => format!("data: INCOMPLETE: {}", missing.join("; ")),
+    let polled = c.polled_ns.map(|ns| {
+        let every = duration_text(ns);
+        format!("sampled every {every}: shorter stays are not seen")
+    });
+    let mut text = match (c.complete(), polled) {
+        (true, None) => "data: complete".to_owned(),
+        (true, Some(polled)) => format!("data: {polled}"),
+        (false, None) => format!("data: INCOMPLETE: {}", missing.join("; ")),
+        (false, Some(polled)) => format!("data: INCOMPLETE: {}; {polled}", missing.join("; ")),
     };
     let aside = [
         (c.estimated, "estimated durations (~)"),
@@ -274,6 +280,22 @@ mod tests {
         whole.completeness = Completeness::default();
         let text = to_text(&whole, None, true);
         assert_eq!(text.lines().last(), Some("data: complete"));
+    }
+
+    #[test]
+    fn what_was_polled_is_not_called_complete() {
+        let mut polled = summary();
+        polled.groups = Vec::new();
+        polled.completeness = Completeness {
+            polled_ns: Some(S / 4),
+            mode: "netlink".to_owned(),
+            ..Completeness::default()
+        };
+        let text = to_text(&polled, None, false);
+        assert_eq!(
+            text.lines().last(),
+            Some("data: sampled every 250ms: shorter stays are not seen; mode netlink")
+        );
     }
 
     proptest! {

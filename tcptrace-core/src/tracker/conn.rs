@@ -44,6 +44,14 @@ pub(super) struct Conn {
     pub(super) facts: Option<Box<Facts>>,
 }
 
+/// The first that is heard of a socket that has no cookie yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Birth {
+    pub(super) at: Mono,
+    /// Who connects; `None` where it comes from a listener.
+    pub(super) connected_by: Option<Actor>,
+}
+
 /// Who made the connection his.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Acquired {

@@ -2,7 +2,7 @@
 
 use tcptrace_common::event::{STATE_DEAD, STATE_LAST_FPUT, STATE_NO_SOCKET};
 
-use super::conn::{Acquired, Conn, Entered, Listener};
+use super::conn::{Acquired, Birth, Conn, Entered, Listener};
 use super::{Minisockets, Tracker};
 use crate::cause::{self, Cause};
 use crate::change::Change;
@@ -22,7 +22,12 @@ impl Tracker {
         use TcpState::*;
         match (change.old, change.new) {
             (Listen, SynRecv) => {
-                self.births.insert(event.sk, (event.at, change.tuple));
+                let connected_by = None;
+                let birth = Birth {
+                    at: event.at,
+                    connected_by,
+                };
+                self.births.insert(event.sk, birth);
             }
             (Close, Listen) => {
                 self.listens(event, change);
@@ -31,6 +36,15 @@ impl Tracker {
             (Listen, Close) => {
                 self.world.listener_gone(event.cookie);
                 self.tell_listener(event, change, changes);
+            }
+            // It was made before us, and nobody has asked for its cookie: the next change has it.
+            (Close, SynSent) if event.cookie == 0 => {
+                let connected_by = change.actor;
+                let birth = Birth {
+                    at: event.at,
+                    connected_by,
+                };
+                self.births.insert(event.sk, birth);
             }
             (Close, SynSent) => self.connects(event, change, changes),
             _ => self.moves(event, change, changes),
@@ -67,7 +81,10 @@ impl Tracker {
 
     /// A socket connects, for the first time or again.
     fn connects(&mut self, event: &Event, change: &StateChange, changes: &mut Vec<Change>) {
-        let mut generation = self.reusable.get(&event.cookie).map_or(0, |g| g + 1);
+        let mut generation = self
+            .dead
+            .remove(&event.cookie)
+            .map_or(0, |d| d.generation + 1);
         if let Some(before) = self.conns.get(&event.cookie) {
             generation = before.generation + 1;
             if before.mini {
@@ -108,7 +125,7 @@ impl Tracker {
         let born = self.births.remove(&event.sk);
         let mut conn = match self.conns.remove(&cookie) {
             Some(conn) => conn,
-            None => self.first_seen(event, change, born.map(|(at, _)| at), changes),
+            None => self.first_seen(event, change, born, changes),
         };
         if change.tuple.local.port() != 0 && change.tuple.remote.port() != 0 {
             conn.tuple = change.tuple;
@@ -153,17 +170,23 @@ impl Tracker {
         &mut self,
         event: &Event,
         change: &StateChange,
-        born: Option<Mono>,
+        born: Option<Birth>,
         changes: &mut Vec<Change>,
     ) -> Box<Conn> {
-        let born = born.filter(|_| change.old == TcpState::SynRecv);
-        let entered = born.map_or(Entered::before(event.at), Entered::at);
+        let born = born.filter(|b| (change.old == TcpState::SynRecv) == b.connected_by.is_none());
+        let entered = born.map_or(Entered::before(event.at), |b| Entered::at(b.at));
         let mut conn = Conn::new(change.tuple, change.old, entered, event.at);
+        if let Some(actor) = born.and_then(|b| b.connected_by) {
+            conn.role = Some(Role::Active);
+            conn.acquired = Some(Box::new(Acquired { actor, fd: None }));
+            return conn;
+        }
         if change.old == TcpState::SynRecv || self.sweep.complete() {
             // Connects are seen and older sockets were listed, so this one was accepted.
             conn.role = Some(Role::Passive);
         }
-        if let Some(at) = born.filter(|_| self.tells(TcpState::Listen, TcpState::SynRecv)) {
+        let told = self.tells(TcpState::Listen, TcpState::SynRecv);
+        if let Some(Birth { at, .. }) = born.filter(|_| told) {
             let mut view = conn.view(event.cookie, at, &self.world);
             view.state = TcpState::Listen;
             view.age = crate::time::Age::Unknown;
@@ -245,7 +268,7 @@ impl Tracker {
         event: &Event,
         tuple: Tuple,
         actor: Actor,
-        fd: u32,
+        fd: Option<u32>,
         state: TcpState,
         changes: &mut Vec<Change>,
     ) {
@@ -267,10 +290,7 @@ impl Tracker {
         if conn.role != Some(Role::Active) {
             conn.role = Some(Role::Passive);
         }
-        conn.acquired = Some(Box::new(Acquired {
-            actor,
-            fd: Some(fd),
-        }));
+        conn.acquired = Some(Box::new(Acquired { actor, fd }));
         conn.tuple = tuple;
         self.conns.insert(event.cookie, conn);
         self.reconsider(event.cookie);
@@ -283,6 +303,32 @@ impl Tracker {
             if conn.acquired.is_none() {
                 conn.acquired = Some(Box::new(Acquired { actor, fd: None }));
             }
+        }
+    }
+
+    /// The last that is heard of a dead socket whose descriptor was open.
+    pub(super) fn close(
+        &mut self,
+        event: &Event,
+        actor: Actor,
+        exiting: bool,
+        changes: &mut Vec<Change>,
+    ) {
+        let Some(mut conn) = self.dead.remove(&event.cookie) else {
+            return;
+        };
+        conn.released(Some(actor));
+        if !self.tells(TcpState::Close, TcpState::Close) {
+            return;
+        }
+        let view = conn.view(event.cookie, event.at, &self.world);
+        if self.options.filter.selects(&view) {
+            let next = TcpState::Close;
+            let cause = match exiting {
+                true => Cause::Exit,
+                false => Cause::Close,
+            };
+            changes.push(Change::Transition { view, next, cause });
         }
     }
 
@@ -310,7 +356,13 @@ impl Tracker {
         let mut conn = match (self.conns.remove(&cookie), op) {
             (Some(conn), _) => conn,
             // The end of one that was never heard of leaves nothing to follow.
-            (None, MiniOp::Expired | MiniOp::Cancelled { .. } | MiniOp::Segment) => {
+            (
+                None,
+                MiniOp::Expired
+                | MiniOp::Killed { .. }
+                | MiniOp::Cancelled { .. }
+                | MiniOp::Segment,
+            ) => {
                 self.parted.ended(cookie);
                 return;
             }
@@ -349,6 +401,10 @@ impl Tracker {
                 conn.dying = Some((at, cause));
                 self.conns.insert(cookie, conn);
                 self.dying.push_back((at, cookie));
+            }
+            MiniOp::Killed { cause } => {
+                self.conns.insert(cookie, conn);
+                self.end(cookie, at, TcpState::Close, cause, changes);
             }
             MiniOp::Expired => {
                 self.conns.insert(cookie, conn);

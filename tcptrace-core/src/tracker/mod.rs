@@ -6,6 +6,7 @@
 mod conn;
 mod events;
 mod parted;
+mod polled;
 mod stats;
 mod sweep;
 
@@ -22,8 +23,9 @@ use crate::time::Mono;
 use crate::tuple::{Role, Tuple};
 use crate::verdict::Verdict;
 
-use conn::{Conn, Entered, World};
+use conn::{Birth, Conn, Entered, World};
 use parted::Parted;
+use polled::LastDump;
 use stats::Stats;
 use sweep::SweepState;
 
@@ -33,8 +35,8 @@ type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
 /// the same function call.
 const REARM_NS: u64 = 50_000_000;
 
-/// How many dead sockets with an open file are remembered, so that a reconnect gets its number.
-const MAX_REUSABLE: usize = 65_536;
+/// How many dead sockets with an open file are remembered.
+const MAX_DEAD: usize = 65_536;
 
 /// What the user asked of the tracker.
 #[derive(Clone, Debug)]
@@ -50,6 +52,9 @@ pub struct Options {
     pub minisockets: Minisockets,
     /// The programs follow sockets of some owners only: a dump may well find others.
     pub selective: bool,
+    /// All sockets are looked at every so many ns, and nothing is known of the time between;
+    /// `None`: events tell.
+    pub polled_ns: Option<u64>,
     /// How the data was got, for the summary.
     pub mode: String,
 }
@@ -76,14 +81,15 @@ pub struct Tracker {
     due: BTreeSet<(Mono, u64)>,
     /// Minisockets whose timer was stopped, in the order of that.
     dying: VecDeque<(Mono, u64)>,
-    /// Children born at LISTEN -> SYN_RECV, by address until their cookie is known.
-    births: Map<u64, (Mono, Tuple)>,
-    /// Generations of dead sockets that may connect again.
-    reusable: Map<u64, u32>,
-    reusable_order: VecDeque<u64>,
+    /// Sockets born without a cookie, by address until their cookie is known.
+    births: Map<u64, Birth>,
+    /// Dead sockets whose descriptor is open: they may connect again.
+    dead: Map<u64, Box<Conn>>,
+    dead_order: VecDeque<u64>,
     parted: Parted,
     world: World,
     sweep: SweepState,
+    last_dump: LastDump,
     loss: Loss,
     reconciled: u64,
     anomalies: u64,
@@ -116,11 +122,12 @@ impl Tracker {
             due: BTreeSet::new(),
             dying: VecDeque::new(),
             births: Map::default(),
-            reusable: Map::default(),
-            reusable_order: VecDeque::new(),
+            dead: Map::default(),
+            dead_order: VecDeque::new(),
             parted: Parted::default(),
             world: World::default(),
             sweep: SweepState::default(),
+            last_dump: LastDump::default(),
             loss: Loss::default(),
             reconciled: 0,
             anomalies: 0,
@@ -149,6 +156,9 @@ impl Tracker {
                         op,
                     } => {
                         self.mini(event, tuple, substate, op, changes);
+                    }
+                    EventBody::Close { actor, exiting } => {
+                        self.close(event, actor, exiting, changes);
                     }
                     EventBody::Eof { actor } => self.eof(event, actor),
                     EventBody::LeftOut if event.cookie == 0 => {}
@@ -283,18 +293,20 @@ impl Tracker {
         self.parted.ended(cookie);
         self.leave(cookie, &mut conn, at, next, cause, changes);
         if conn.fd_open {
-            self.remember_generation(cookie, conn.generation);
+            conn.state = TcpState::Close;
+            conn.entered = Entered::at(at);
+            self.remember_dead(cookie, conn);
         }
     }
 
-    fn remember_generation(&mut self, cookie: u64, generation: u32) {
-        if self.reusable.insert(cookie, generation).is_none() {
-            self.reusable_order.push_back(cookie);
+    fn remember_dead(&mut self, cookie: u64, conn: Box<Conn>) {
+        if self.dead.insert(cookie, conn).is_none() {
+            self.dead_order.push_back(cookie);
         }
-        if self.reusable_order.len() > MAX_REUSABLE
-            && let Some(oldest) = self.reusable_order.pop_front()
+        if self.dead_order.len() > MAX_DEAD
+            && let Some(oldest) = self.dead_order.pop_front()
         {
-            self.reusable.remove(&oldest);
+            self.dead.remove(&oldest);
         }
     }
 
@@ -362,12 +374,13 @@ impl Tracker {
         conn.state = state;
         conn.entered = entered;
         conn.shown = false;
-        conn.found = !entered.exact;
+        conn.found = self.is_found(entered);
         conn.outdated();
         if !self.options.filter.states.contains(state) {
             return;
         }
-        if self.min_age() == 0 && !conn.found {
+        // A dump does not tell whose it is: that is looked up before the next tick.
+        if self.min_age() == 0 && !conn.found && !self.polls() {
             let view = conn.view(cookie, self.now, &self.world);
             if self.options.filter.selects(&view) {
                 conn.shown = true;

@@ -42,7 +42,12 @@ impl Dwell {
         self.left += 1;
         self.before += u64::from(found);
         self.estimated += u64::from(age.is_estimated());
-        if let Some(ns) = age.at_least() {
+        // Less than what could be seen is not nothing: then the upper bound counts.
+        let counted = match age {
+            Age::Between { min: 0, max } => max,
+            age => age.at_least(),
+        };
+        if let Some(ns) = counted {
             self.durations.record(ns);
         }
     }
@@ -163,6 +168,7 @@ impl Tracker {
             unlisted: self.sweep.unlisted(),
             mptcp: self.loss.mptcp,
             estimated,
+            polled_ns: self.options.polled_ns,
             mode: self.options.mode.clone(),
             notes: Vec::new(),
         }

@@ -81,7 +81,11 @@ impl Tracker {
             } => {
                 self.advance(*at);
                 self.sweep.unlisted = partly.len() as u64 + u64::from(*hidden);
+                let began = self.sweep.began;
                 self.end_sweep(netns, partly, *hidden == 0, changes);
+                if let Some(began) = began {
+                    self.last_dump.ended(began, *at, netns);
+                }
             }
         }
     }
@@ -138,6 +142,9 @@ impl Tracker {
                 self.reconcile(cookie, &mut conn, socket, changes);
             }
         }
+        if self.polls() {
+            conn.touched = conn.touched.max(socket.at);
+        }
         let told = conn.role;
         self.conns.insert(cookie, conn);
         if told != role {
@@ -153,12 +160,12 @@ impl Tracker {
     /// A socket that no event told of.
     fn found(&mut self, key: u64, socket: &SocketSnapshot, changes: &mut Vec<Change>) {
         let age = infer::age(socket, self.fin_timeout(&socket.tuple));
-        let entered = Entered::aged(age, socket.at);
+        let entered = self.bounded(Entered::aged(age, socket.at), socket);
         let mut conn = Conn::new(socket.tuple, socket.state, entered, socket.at);
         conn.mini = socket.mini;
         conn.seen_in = self.sweep.number;
         conn.look(socket);
-        let missed = self.sweep.first_done && !self.options.selective;
+        let missed = self.sweep.first_done && !self.options.selective && !self.polls();
         if missed && self.options.filter.states.contains(socket.state) {
             self.reconciled += 1;
         }
@@ -178,6 +185,7 @@ impl Tracker {
         let watched = self.options.filter.states;
         let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
         if !sampled
+            && !self.polls()
             && !self.options.selective
             && (watched.contains(conn.state) || watched.contains(socket.state))
         {
@@ -188,11 +196,11 @@ impl Tracker {
         let aged = Entered::aged(age, socket.at);
         let latest = aged.latest.max(last);
         let entered = Entered::between(Some(aged.earliest.unwrap_or(last).max(last)), latest);
-        let cause = if sampled {
-            Cause::PeerFin
-        } else {
-            Cause::EndNotSeen
+        let cause = match sampled && !self.polls() {
+            true => Cause::PeerFin,
+            false => self.polled_move(conn.state, socket.state),
         };
+        self.left_between(cookie, conn, entered.latest);
         self.leave(cookie, conn, entered.latest, socket.state, cause, changes);
         conn.mini = socket.mini;
         self.enter(cookie, conn, socket.state, entered, changes);
@@ -246,17 +254,18 @@ impl Tracker {
             };
             let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
             let watched = self.options.filter.states.contains(conn.state);
-            self.reconciled += u64::from(watched && !sampled && self.is_loss(conn));
+            let loss = watched && !sampled && !self.polls() && self.is_loss(conn);
+            self.reconciled += u64::from(loss);
+            let (cause, at) = (self.sampled_end(conn), self.gone_by());
             // It ended at an unknown time, so its duration is an estimate.
             if let Some(conn) = self.conns.get_mut(&cookie) {
                 conn.entered.exact = false;
             }
-            let cause = if sampled {
-                Cause::Timer
-            } else {
-                Cause::EndNotSeen
-            };
-            self.end(cookie, self.now, TcpState::Close, cause, changes);
+            if let Some(mut conn) = self.conns.remove(&cookie) {
+                self.left_between(cookie, &mut conn, at);
+                self.conns.insert(cookie, conn);
+            }
+            self.end(cookie, at, TcpState::Close, cause, changes);
         }
     }
 

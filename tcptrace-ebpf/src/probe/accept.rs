@@ -1,11 +1,15 @@
-//! Who accepted a connection, at the exit of accept() and accept4(): the state tracepoint does
-//! not tell, since the handshake ends in softirq and accept() changes no state.
+//! Who accepted a connection: the state tracepoint does not tell, since the handshake ends in
+//! softirq and accept() changes no state. Process context.
 //!
-//! Process context. The new descriptor is looked up in the task's table the way the kernel does:
-//! `current->files->fdt->fd[ret]->private_data->sk`. Blind to io_uring's accept, which is no
-//! system call, and to 32-bit tasks, whose numbers differ: their owners come from the holders.
+//! `inet_csk_accept` returns the sock (fexit, kretprobe), before it has a descriptor. A kretprobe
+//! is blind while as many calls block in it as it has instances.
+//!
+//! At the exit of accept() and accept4() the new descriptor is looked up in the task's table the
+//! way the kernel does: `current->files->fdt->fd[ret]->private_data->sk`. Blind to io_uring's
+//! accept, which is no system call, and to 32-bit tasks, whose numbers differ: their owners come
+//! from the holders.
 
-use tcptrace_common::event::{Acquire, KIND_ACQUIRE};
+use tcptrace_common::event::{Acquire, KIND_ACQUIRE, NO_FD};
 use tcptrace_common::tcp;
 
 use crate::filter::{self, Birth};
@@ -22,9 +26,21 @@ pub(crate) fn returned(fd: i64) {
     if fd < 0 {
         return;
     }
-    let Some(sk) = socket_of(fd as u64) else {
-        return;
-    };
+    if let Some(sk) = socket_of(fd as u64) {
+        acquired(sk, fd as u32);
+    }
+}
+
+/// `inet_csk_accept` returned `sk`.
+#[inline(always)]
+pub(crate) fn got(sk: *const u8) {
+    if !sk.is_null() {
+        acquired(sk, NO_FD);
+    }
+}
+
+#[inline(always)]
+fn acquired(sk: *const u8, fd: u32) {
     let common = Window::of(sk);
     let family: u16 = common.read(sk, offset!(skc_family));
     let protocol: u16 = Probed.read(sk, offset!(sk_protocol));
@@ -47,7 +63,7 @@ pub(crate) fn returned(fd: i64) {
     emit::<Acquire>(|record| {
         record.header = sock::header::<Acquire>(KIND_ACQUIRE, cookie, sk);
         record.tuple = tuple;
-        record.fd = fd as u32;
+        record.fd = fd;
         record.state = u32::from(state);
         sock::actor(&mut record.actor);
     });

@@ -1,28 +1,62 @@
-//! The application read the end of the stream.
+//! The application read the end of the stream. Process context; splice() is not seen.
 //!
-//! `sock:sock_recv_length (struct sock *sk, int ret, int flags)`, 6.3 and later. Process context.
-//! Fires for every receive of every protocol; splice() is not seen.
+//! `sock:sock_recv_length (struct sock *sk, int ret, int flags)`, 6.3 and later, fires for every
+//! receive of every protocol. `tcp_recvmsg (sk, msg, len, …, flags, …)` returns the same; its
+//! flags are the fourth argument, but the fifth of the six that it had before 5.19.
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use tcptrace_common::event::{Eof, KIND_EOF};
 use tcptrace_common::tcp;
 
 use crate::filter;
-use crate::kernel::{Reader, Typed, offset};
-use crate::maps::{EOF_SEEN, emit};
+use crate::kernel::{Sock, Window, offset};
+use crate::maps::{EOF_SEEN, RECEIVING, emit};
 use crate::sock;
 
 const MSG_PEEK: i32 = 2;
 
+/// `tcp_recvmsg` is entered; for a return probe, which does not see the arguments.
+#[inline(always)]
+pub(crate) fn entered(sk: *const u8, flags: i32) {
+    if flags & MSG_PEEK == 0 {
+        // SAFETY: a helper without arguments.
+        let thread = unsafe { bpf_get_current_pid_tgid() };
+        let _ = RECEIVING.insert(thread, sk as u64, 0);
+    }
+}
+
+/// `tcp_recvmsg` of this thread returned `ret`.
+#[inline(always)]
+pub(crate) fn left(ret: i32) {
+    // SAFETY: a helper without arguments.
+    let thread = unsafe { bpf_get_current_pid_tgid() };
+    // SAFETY: the value is copied at once.
+    let Some(sk) = unsafe { RECEIVING.get(thread) }.copied() else {
+        return;
+    };
+    let _ = RECEIVING.remove(thread);
+    if ret == 0 {
+        received_at(sk as *const u8, ret, 0);
+    }
+}
+
+/// A receive on a sock that is known by its address only returned `ret`.
+#[inline(always)]
+pub(crate) fn received_at(sk: *const u8, ret: i32, flags: i32) {
+    if ret == 0 && flags & MSG_PEEK == 0 {
+        received(&Window::of(sk), sk, ret, flags);
+    }
+}
+
 /// A receive on `sk` returned `ret`.
 #[inline(always)]
-pub(crate) fn received(sk: *const u8, ret: i32, flags: i32) {
+pub(crate) fn received<S: Sock>(sock: S, sk: *const u8, ret: i32, flags: i32) {
     if ret != 0 || flags & MSG_PEEK != 0 {
         return;
     }
-    let family: u16 = Typed.read(sk, offset!(skc_family));
-    let protocol: u16 = Typed.read(sk, offset!(sk_protocol));
-    let state: u8 = Typed.read(sk, offset!(skc_state));
+    let family: u16 = sock.read(sk, offset!(skc_family));
+    let protocol: u16 = sock.read(sk, offset!(sk_protocol));
+    let state: u8 = sock.read(sk, offset!(skc_state));
     if (family != tcp::AF_INET && family != tcp::AF_INET6)
         || protocol != tcp::IPPROTO_TCP
         || state != tcp::CLOSE_WAIT
@@ -30,18 +64,16 @@ pub(crate) fn received(sk: *const u8, ret: i32, flags: i32) {
         return;
     }
     // A receive into an empty buffer returns 0, too: the end is reached when all is copied.
-    // SAFETY: the verifier knows `sk` as a trusted sock; NULL where it is no TCP sock.
-    let tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as *const u8;
+    let tp = sock.tcp(sk);
     if tp.is_null() {
         return;
     }
-    let next: u32 = Typed.read(tp, offset!(rcv_nxt));
-    if next != Typed.read::<u32>(tp, offset!(copied_seq)) {
+    let next: u32 = sock.read(tp, offset!(rcv_nxt));
+    if next != sock.read::<u32>(tp, offset!(copied_seq)) {
         return;
     }
-    // SAFETY: the verifier knows `sk` as a trusted sock.
-    let cookie = unsafe { bpf_get_socket_cookie(sk as *mut _) };
-    let tuple = sock::tuple(Typed, sk, 0);
+    let cookie = sock.cookie(sk);
+    let tuple = sock::tuple(sock, sk, 0);
     if !filter::selected(cookie) || !filter::wants_tuple(&tuple) {
         return;
     }

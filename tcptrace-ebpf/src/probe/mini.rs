@@ -1,6 +1,11 @@
 //! Timewait minisockets, which live on in FIN_WAIT_2 or TIME_WAIT when the full socket is gone.
 //!
-//! Without kprobes their life shows in their timer: `timer:timer_start`, `timer:timer_cancel`,
+//! Two functions make and end them all, on 5.10 to 7.3, and can be entered by fentry or kprobe:
+//! `__inet_twsk_schedule (struct inet_timewait_sock *tw, int timeo, bool rearm)`, with the
+//! substate set, and `inet_twsk_kill (tw)`. The timer is what ends one in the course of nature:
+//! `tw_timer_handler (struct timer_list *)` runs before the kill, on the same CPU, in softirq.
+//!
+//! Without either their life shows in their timer: `timer:timer_start`, `timer:timer_cancel`,
 //! `timer:timer_expire_entry`, whose first argument is `struct timer_list *` on 5.10 to 7.3, kept
 //! by its function `tw_timer_handler`; and in `skb:kfree_skb`, whose fourth argument `rx_sk`
 //! (6.11 and later) is the minisocket that a segment reached. The timer programs run with the
@@ -9,13 +14,14 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_jiffies64};
 use tcptrace_common::event::{
-    KIND_MINI, MINI_ARMED, MINI_CANCELLED, MINI_FRAMES, MINI_SEGMENT, Mini, MiniCancelled, Tuple,
+    KIND_MINI, MINI_ARMED, MINI_CANCELLED, MINI_EXPIRED, MINI_FRAMES, MINI_KILLED, MINI_SEGMENT,
+    Mini, MiniStopped, Tuple,
 };
 use tcptrace_common::tcp;
 
 use crate::filter;
 use crate::kernel::{Probed, Reader, Typed, Window, offset};
-use crate::maps::{config, emit};
+use crate::maps::{EXPIRING, config, emit};
 use crate::sock;
 
 /// Armed or expired: `op` says which.
@@ -38,16 +44,63 @@ pub(crate) fn timer(timer: *const u8, op: u8) {
     });
 }
 
-/// The timer was stopped: by a re-arm, which follows at once, or by an early death, whose cause
-/// is in the kernel stack.
+/// The timer was stopped: by a re-arm, which follows at once, or by an early death.
 #[inline(always)]
 pub(crate) fn cancelled<C: EbpfContext>(ctx: &C, timer: *const u8) {
-    let Some(tw) = minisocket(timer) else { return };
+    if let Some(tw) = minisocket(timer) {
+        stopped(ctx, tw, MINI_CANCELLED);
+    }
+}
+
+/// `__inet_twsk_schedule`: the timer is about to be armed, for the first time or anew.
+#[inline(always)]
+pub(crate) fn scheduled(tw: *const u8, jiffies: i32) {
     let Some((cookie, tuple)) = wanted(tw) else {
         return;
     };
-    emit::<MiniCancelled>(|record| {
-        fill::<MiniCancelled>(&mut record.mini, tw, cookie, tuple, MINI_CANCELLED);
+    emit::<Mini>(|record| {
+        fill::<Mini>(record, tw, cookie, tuple, MINI_ARMED);
+        record.timeout_jiffies = jiffies.max(0) as u32;
+    });
+}
+
+/// `tw_timer_handler`: its time is up, and the kill follows.
+#[inline(always)]
+pub(crate) fn ran_out(timer: *const u8) {
+    let tw = around(timer);
+    expiring(tw as u64);
+    let Some((cookie, tuple)) = wanted(tw) else {
+        return;
+    };
+    emit::<Mini>(|record| fill::<Mini>(record, tw, cookie, tuple, MINI_EXPIRED));
+}
+
+/// `inet_twsk_kill`: by the timer, which has told it, or before its time.
+#[inline(always)]
+pub(crate) fn killed<C: EbpfContext>(ctx: &C, tw: *const u8) {
+    if expiring(0) != tw as u64 {
+        stopped(ctx, tw, MINI_KILLED);
+    }
+}
+
+/// Notes whose timer runs on this CPU, and gives the one noted before.
+#[inline(always)]
+fn expiring(tw: u64) -> u64 {
+    let Some(slot) = EXPIRING.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: a valid pointer into this CPU's copy, which only softirq touches.
+    unsafe { core::ptr::replace(slot, tw) }
+}
+
+/// It was stopped by somebody; the cause is in the kernel stack.
+#[inline(always)]
+fn stopped<C: EbpfContext>(ctx: &C, tw: *const u8, op: u8) {
+    let Some((cookie, tuple)) = wanted(tw) else {
+        return;
+    };
+    emit::<MiniStopped>(|record| {
+        fill::<MiniStopped>(&mut record.mini, tw, cookie, tuple, op);
         sock::actor(&mut record.actor);
         // SAFETY: the buffer has the size said.
         unsafe {
@@ -80,7 +133,12 @@ fn minisocket(timer: *const u8) -> Option<*const u8> {
     if function != config!(tw_timer_handler) {
         return None;
     }
-    Some((timer as u64).wrapping_sub(u64::from(offset!(tw_timer))) as *const u8)
+    Some(around(timer))
+}
+
+#[inline(always)]
+fn around(timer: *const u8) -> *const u8 {
+    (timer as u64).wrapping_sub(u64::from(offset!(tw_timer))) as *const u8
 }
 
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! The probe bodies, one file per semantic event.
 
 pub(crate) mod accept;
+pub(crate) mod close;
+pub(crate) mod cookie;
 pub(crate) mod eof;
 pub(crate) mod files;
 pub(crate) mod mini;

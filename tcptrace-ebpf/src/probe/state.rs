@@ -4,7 +4,6 @@
 //! 4.16 and later, called before `sk_state` is written (`inet_sk_state_store`,
 //! `inet_sk_set_state`). Process or softirq context. It never fires for minisockets.
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use tcptrace_common::counters;
 use tcptrace_common::event::{
     self, Header, KIND_LEFT_OUT, KIND_STATE, STATE_ACTOR, STATE_DEAD, STATE_EXITING,
@@ -15,26 +14,32 @@ use tcptrace_common::layout::ABSENT;
 use tcptrace_common::tcp;
 
 use crate::filter::{self, Birth};
-use crate::kernel::{Probed, Reader, Typed, current_task, offset};
+use crate::kernel::{Sock, Window, offset};
 use crate::maps::{STATE_ACTIVE, config, count, emit};
+use crate::probe::close;
 use crate::sock;
 
 /// `enum sock_flags`: SOCK_DEAD, the first.
 const SOCK_DEAD: u64 = 1;
-/// `include/linux/sched.h`.
-const PF_EXITING: u32 = 0x4;
 /// `file.f_ref` while the last reference is being dropped (`FILE_REF_DEAD`, 6.13 and later).
 const FILE_REF_DEAD: u64 = 0xE000_0000_0000_0000;
 
 /// The main program: marks this CPU while it runs, so that its twin knows when it was skipped.
+///
+/// Where the kernel does not guard against recursion (before 6.1) this one is entered again, and
+/// leaves the event to the twin, which came first.
 #[inline(always)]
-pub(crate) fn main(sk: *const u8, old: i32, new: i32) {
+pub(crate) fn main(change: impl FnOnce(u16)) {
     let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: a valid pointer into this CPU's copy; volatile, since the twin reads it nested.
+    if unsafe { core::ptr::read_volatile(active) } != 0 {
+        return;
+    }
+    // SAFETY: as above.
     unsafe { core::ptr::write_volatile(active, 1) };
-    change(sk, old, new, 0);
+    change(0);
     // SAFETY: as above.
     unsafe { core::ptr::write_volatile(active, 0) };
 }
@@ -43,20 +48,27 @@ pub(crate) fn main(sk: *const u8, old: i32, new: i32) {
 /// when an interrupt's softirq changes another socket's state in the middle of it. The twin is
 /// another program, so it runs then, and does the work only then.
 #[inline(always)]
-pub(crate) fn shadow(sk: *const u8, old: i32, new: i32) {
+pub(crate) fn shadow(change: impl FnOnce(u16)) {
     let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: a valid pointer into this CPU's copy.
     if unsafe { core::ptr::read_volatile(active) } != 0 {
         count(counters::SHADOW_STATE);
-        change(sk, old, new, STATE_SHADOW);
+        change(STATE_SHADOW);
     }
 }
 
+/// One change of a sock that is known by its address only.
 #[inline(always)]
-fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
-    let protocol: u16 = Typed.read(sk, offset!(sk_protocol));
+pub(crate) fn change_at(sk: *const u8, old: i32, new: i32, twin: u16) {
+    change(&Window::of(sk), sk, old, new, twin);
+}
+
+/// One change.
+#[inline(always)]
+pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: u16) {
+    let protocol: u16 = sock.read(sk, offset!(sk_protocol));
     if protocol != tcp::IPPROTO_TCP {
         return;
     }
@@ -70,9 +82,7 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
     let child = old == tcp::LISTEN && new == tcp::SYN_RECV;
     let cookie = match child {
         true => 0,
-        // What follows on this socket finds the cookie there: accept, and its minisocket.
-        // SAFETY: the verifier knows `sk` as a trusted sock.
-        false => unsafe { bpf_get_socket_cookie(sk as *mut _) },
+        false => sock.cookie(sk),
     };
     if handshake {
         filter::select(cookie, Birth::Handshake);
@@ -81,21 +91,20 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
     }
     // Listeners pass every filter: they own what nobody has accepted.
     let listener = new == tcp::LISTEN || (old == tcp::LISTEN && !child);
-    let followed = child || listener || filter::selected(cookie) || unaccepted(sk);
+    let followed = child || listener || filter::selected(cookie) || unaccepted(sock, sk);
     if !wanted || !followed {
         return;
     }
-    // SAFETY: as above; NULL where it is no TCP sock.
-    let tp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as *const u8;
+    let tp = sock.tcp(sk);
     if tp.is_null() {
         return;
     }
-    let sport: u16 = Typed.read(tp, offset!(inet_sport));
-    let tuple = sock::tuple(Typed, sk, u16::from_be(sport));
+    let sport: u16 = sock.read(tp, offset!(inet_sport));
+    let tuple = sock::tuple(sock, sk, u16::from_be(sport));
     if !listener && !filter::wants_tuple(&tuple) {
         return;
     }
-    if offset!(is_mptcp) != ABSENT && Typed.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
+    if offset!(is_mptcp) != ABSENT && sock.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
         count(counters::MPTCP);
         emit::<Header>(|record| *record = sock::header::<Header>(KIND_LEFT_OUT, cookie, sk));
         return;
@@ -103,15 +112,18 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
     if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {
         filter::unselect(cookie);
     }
-    let flags = flags(sk, tp) | twin;
+    let flags = flags(sock, sk, tp) | twin;
     let acts = flags & STATE_OWNED != 0 && local_call(old, new);
+    if new == tcp::CLOSE && flags & (STATE_NO_SOCKET | STATE_DEAD | STATE_LAST_FPUT) == 0 {
+        close::remember(cookie);
+    }
     let fill = |state: &mut State| {
         state.tuple = tuple;
         state.old = old;
         state.new = new;
         state.flags = flags;
-        state.err = Typed.read(sk, offset!(sk_err));
-        let seq = |field: u32| Typed.read::<u32>(tp, field);
+        state.err = sock.read(sk, offset!(sk_err));
+        let seq = |field: u32| sock.read::<u32>(tp, field);
         state.recv_q = seq(offset!(rcv_nxt)).wrapping_sub(seq(offset!(copied_seq)));
         state.send_q = seq(offset!(write_seq)).wrapping_sub(seq(offset!(snd_una)));
     };
@@ -120,8 +132,7 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
             record.state.header = sock::header::<StateBy>(KIND_STATE, cookie, sk);
             fill(&mut record.state);
             record.state.flags |= STATE_ACTOR;
-            let task_flags: u32 = Probed.read(current_task(), offset!(task_flags));
-            if task_flags & PF_EXITING != 0 {
+            if sock::exiting() {
                 record.state.flags |= STATE_EXITING;
             }
             sock::actor(&mut record.actor);
@@ -136,9 +147,9 @@ fn change(sk: *const u8, old: i32, new: i32, twin: u16) {
 
 /// Nobody has accepted it, so nobody could judge it yet: it belongs to its listener's owner.
 #[inline(always)]
-fn unaccepted(sk: *const u8) -> bool {
-    Typed.pointer(sk, offset!(sk_socket)).is_null()
-        && Typed.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD == 0
+fn unaccepted<S: Sock>(sock: S, sk: *const u8) -> bool {
+    sock.pointer(sk, offset!(sk_socket)).is_null()
+        && sock.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD == 0
 }
 
 /// Transitions that only a local call makes. With the lock owned, the running task made them;
@@ -163,34 +174,37 @@ fn local_call(old: u8, new: u8) -> bool {
 }
 
 #[inline(always)]
-fn flags(sk: *const u8, tp: *const u8) -> u16 {
+fn flags<S: Sock>(sock: S, sk: *const u8, tp: *const u8) -> u16 {
     let mut flags = 0;
-    if Typed.read::<u32>(sk, offset!(sk_lock_owned)) != 0 {
+    if sock.read::<u32>(sk, offset!(sk_lock_owned)) != 0 {
         flags |= STATE_OWNED;
     }
-    let shutdown: u8 = Typed.read(sk, offset!(sk_shutdown));
+    let shutdown: u8 = sock.read(sk, offset!(sk_shutdown));
     if shutdown & 1 != 0 {
         flags |= STATE_SHUT_RCV;
     }
     if shutdown & 2 != 0 {
         flags |= STATE_SHUT_SEND;
     }
-    if Typed.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD != 0 {
+    if sock.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD != 0 {
         flags |= STATE_DEAD;
     }
-    if (Typed.read::<u32>(tp, offset!(linger2)) as i32) < 0 {
+    if (sock.read::<u32>(tp, offset!(linger2)) as i32) < 0 {
         flags |= STATE_NO_LINGER2;
     }
-    let socket = Typed.pointer(sk, offset!(sk_socket));
+    let socket = sock.pointer(sk, offset!(sk_socket));
     if socket.is_null() {
         return flags | STATE_NO_SOCKET;
     }
-    let file = Typed.pointer(socket, offset!(socket_file));
+    let file = sock.follow_pointer(socket, offset!(socket_file));
+    if file.is_null() {
+        return flags;
+    }
     let last = match offset!(file_f_ref) != ABSENT {
-        true => Typed.read::<u64>(file, offset!(file_f_ref)) == FILE_REF_DEAD,
-        false => Typed.read::<u64>(file, offset!(file_f_count)) == 0,
+        true => sock.follow::<u64>(file, offset!(file_f_ref)) == FILE_REF_DEAD,
+        false => sock.follow::<u64>(file, offset!(file_f_count)) == 0,
     };
-    if !file.is_null() && last {
+    if last {
         flags |= STATE_LAST_FPUT;
     }
     flags

@@ -1,21 +1,20 @@
 //! `tcptrace doctor`: can it run here, how true is the result, and which settings matter.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 use tcptrace_core::text::escape;
 
 use crate::error::EXIT_CANNOT_RUN;
-use crate::kernel::capability::{Capability, PRIVILEGES, Privilege, SETCAP_ALL};
+use crate::kernel::capability::{Capability, PRIVILEGES, Privilege, SETCAP_ALL, SETCAP_TRACE};
 use crate::kernel::facts::Facts;
 use crate::kernel::inspect::Kernel;
 use crate::kernel::layout::Absence;
-use crate::kernel::plan::{
-    CannotRun, Decision, EventPlan, Mechanism, Mode, Plan, PlanOptions, plan,
-};
+use crate::kernel::plan::{CannotRun, Decision, Event, EventPlan, Mechanism, Mode, Plan, plan};
 use crate::kernel::sysctl::{self, Sysctl};
 use crate::options::Doctor;
+use crate::privileges;
 use crate::source::self_check;
 
 /// Looks, judges, prints. The exit code is 0 when `watch` can run and 3 when it cannot.
@@ -23,15 +22,18 @@ use crate::source::self_check;
 /// # Errors
 /// When the output cannot be written.
 pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
-    let mut kernel = Kernel::inspect();
-    let plan = plan(&kernel.facts, &PlanOptions::default());
+    let asked = super::plan_options(&options.hooks)?;
+    let kernel = Kernel::inspect(options.btf.as_deref())?;
+    let plan = plan(&kernel.facts, &asked);
     let self_check = plan
         .as_ref()
         .ok()
-        .map(|plan| self_check::run(&mut kernel, plan));
+        .filter(|plan| plan.mode != Mode::Netlink)
+        .map(|plan| self_check::run(&kernel, plan));
     let diagnosis = Diagnosis {
         sysctls: sysctl::read(Path::new("/proc")),
         btf_types: kernel.btf_types,
+        btf_file: kernel.btf_file,
         absences: kernel.absences,
         facts: kernel.facts,
         plan,
@@ -53,6 +55,7 @@ pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
 struct Diagnosis {
     facts: Facts,
     btf_types: usize,
+    btf_file: Option<PathBuf>,
     absences: Vec<Absence>,
     plan: Result<Plan, CannotRun>,
     self_check: Option<Result<String, String>>,
@@ -69,6 +72,17 @@ impl Diagnosis {
             Ok(plan) if self.can_run() => plan.mode,
             _ => Mode::None,
         }
+    }
+
+    /// What `watch` has left of its privileges once everything is attached.
+    fn kept(&self) -> Vec<Capability> {
+        let owners = self
+            .plan
+            .as_ref()
+            .ok()
+            .and_then(|p| p.chosen(Event::Owners));
+        let by_proc = owners.is_none_or(|c| c.mechanism == Mechanism::Proc);
+        privileges::kept(&self.facts.capabilities, by_proc)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -91,7 +105,12 @@ impl Diagnosis {
                 Err(what) => json!({ "ok": false, "what": what }),
             }),
             "sysctls": self.sysctls,
-            "privileges": { "missing": missing, "setcap": SETCAP_ALL },
+            "privileges": {
+                "missing": missing,
+                "least": SETCAP_TRACE,
+                "setcap": SETCAP_ALL,
+                "kept": self.kept(),
+            },
         })
     }
 
@@ -126,8 +145,24 @@ impl Diagnosis {
             );
         }
         if missing(&self.facts).next().is_some() {
-            let grant = format!("sudo setcap {SETCAP_ALL} \"$(command -v tcptrace)\" grants all");
+            let grant = format!(
+                "sudo setcap {SETCAP_ALL} \"$(command -v tcptrace)\" grants all; {SETCAP_TRACE} is \
+                 the least for exact durations"
+            );
             page.line(Grade::Info, &grant);
+        }
+        if self.can_run() {
+            let kept: Vec<_> = self.kept().into_iter().map(Capability::name).collect();
+            let kept = match kept.is_empty() {
+                true => "no capability".to_owned(),
+                false => format!("only {}", kept.join(", ")),
+            };
+            page.line(
+                Grade::Info,
+                &format!(
+                    "once attached, watch keeps {kept}, and CAP_BPF if the kernel asks for it"
+                ),
+            );
         }
         for Sysctl { name, value, note } in &self.sysctls {
             let name = name.rsplit('.').next().unwrap_or(name);
@@ -143,7 +178,8 @@ impl Diagnosis {
             Ok(_) if self.can_run() => page.plain("tcptrace watch can run here."),
             Ok(_) => page.plain(
                 "tcptrace watch cannot run here: what the programs read is not what the kernel \
-                 has. Please report this kernel. `tcptrace snapshot` works without BPF.",
+                 has. Please report this kernel. `tcptrace watch --hooks netlink` and `tcptrace \
+                 snapshot` work without BPF.",
             ),
             Err(refusal) => page.plain(&format!(
                 "tcptrace watch cannot run here: {}. {}",
@@ -156,11 +192,20 @@ impl Diagnosis {
     fn facts_text(&self, page: &mut Page) {
         let facts = &self.facts;
         let types = self.btf_types;
-        match (facts.btf.why_not(), facts.offsets.why_not()) {
-            (None, None) => {
-                page.line(Grade::Ok, &format!("BTF: {types} types, all offsets found"));
-            }
-            (None, Some(why)) | (Some(why), _) => page.line(Grade::Miss, &format!("BTF: {why}")),
+        let of = match &self.btf_file {
+            Some(file) => format!("BTF of {}", file.display()),
+            None => "BTF".to_owned(),
+        };
+        match facts.offsets.why_not() {
+            None => page.line(
+                Grade::Ok,
+                &format!("{of}: {types} types, all offsets found"),
+            ),
+            Some(why) => page.line(Grade::Miss, &format!("{of}: {why}")),
+        }
+        if let (Some(_), Some(why)) = (&self.btf_file, facts.btf.why_not()) {
+            let text = format!("the kernel has no BTF of its own, and so no tp_btf: {why}");
+            page.line(Grade::Miss, &text);
         }
         let parts = [
             ("tp_btf", &facts.tp_btf, Grade::Miss),
@@ -216,7 +261,13 @@ impl Diagnosis {
     /// Nothing without a plan: then the last line says why.
     fn plan_text(&self, page: &mut Page) {
         let Ok(plan) = &self.plan else { return };
-        for event in &plan.events {
+        // Where all is polled, the other events have one reason, which is told below.
+        let polls = plan.mode == Mode::Netlink;
+        let told = plan
+            .events
+            .iter()
+            .filter(|e| !polls || e.chosen().is_some());
+        for event in told {
             plan_line(event, page);
         }
         for estimated in &plan.estimated {
@@ -229,11 +280,14 @@ impl Diagnosis {
 fn plan_line(event: &EventPlan, page: &mut Page) {
     let name = event.event;
     let Some(chosen) = event.chosen() else {
-        let why = event.candidates.iter().find_map(|c| match &c.decision {
-            Decision::Rejected(why) => Some(why.as_str()),
-            _ => None,
-        });
-        let text = format!("{name}: {}", why.unwrap_or("no mechanism"));
+        let mut reasons: Vec<&str> = Vec::new();
+        for candidate in &event.candidates {
+            match &candidate.decision {
+                Decision::Rejected(why) if !reasons.contains(&why.as_str()) => reasons.push(why),
+                _ => {}
+            }
+        }
+        let text = format!("{name}: {}", reasons.join("; "));
         page.line(Grade::Miss, &text);
         return;
     };
@@ -250,9 +304,12 @@ fn plan_line(event: &EventPlan, page: &mut Page) {
         Decision::Rejected(why) => Some((c, why)),
         _ => None,
     }) {
-        let cost = chosen.cost.unwrap_or("nothing is lost");
+        let (grade, cost) = match chosen.cost {
+            Some(cost) => (Grade::Warn, cost),
+            None => (Grade::Info, "nothing is lost"),
+        };
         let text = format!("{name}, not by {}: {why}; {cost}", candidate.mechanism);
-        page.line(Grade::Warn, &text);
+        page.line(grade, &text);
     }
 }
 
@@ -337,9 +394,10 @@ mod tests {
         change(&mut facts);
         let note = "ends FIN_WAIT_2 of closed sockets only".to_owned();
         Diagnosis {
-            plan: plan(&facts, &PlanOptions::default()),
+            plan: plan(&facts, &crate::kernel::plan::PlanOptions::default()),
             facts,
             btf_types: 126_689,
+            btf_file: None,
             absences: vec![],
             self_check: Some(Ok("self-check: 127.0.0.1 was seen as it is".into())),
             sysctls: vec![Sysctl {
@@ -383,6 +441,20 @@ mod tests {
             facts.capabilities.retain(|c| *c != Capability::CapSyslog);
         });
         insta::assert_snapshot!(text.text(Some(80)));
+    }
+
+    #[test]
+    fn without_bpf_it_polls_and_says_so() {
+        let mut diagnosis = diagnosis(|facts| {
+            let no = || Fact::No("no /sys/kernel/btf/vmlinux".into());
+            (facts.btf, facts.offsets) = (no(), no());
+            facts.tp_btf = Fact::Unknown("not tried, without BTF".into());
+            facts.iter_task_file = Fact::Unknown("not tried, without BTF".into());
+        });
+        diagnosis.self_check = None;
+        assert!(diagnosis.can_run());
+        assert_eq!(diagnosis.json()["mode"], "netlink");
+        insta::assert_snapshot!(diagnosis.text(Some(80)));
     }
 
     #[test]

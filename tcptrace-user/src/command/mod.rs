@@ -6,10 +6,13 @@ mod man;
 mod snapshot;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command};
+use crate::error::Usage;
+use crate::kernel::plan::{Mechanism, PlanOptions, UnknownMechanism};
 use crate::options::{self, Terminal};
 
 /// Runs what was typed.
@@ -18,7 +21,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Watch(typed) => watch::run(&options::Watch::resolve(typed, terminal)?),
         Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),
-        Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(&typed, terminal)),
+        Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(typed, terminal)),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { verb } => man::run(verb.as_deref()),
     }
@@ -29,4 +32,15 @@ fn print(document: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(document)?;
     out.flush()
+}
+
+/// What `--hooks` asks of the plan.
+fn plan_options(hooks: &[String]) -> Result<PlanOptions, Usage> {
+    let parsed: Result<BTreeSet<Mechanism>, UnknownMechanism> =
+        hooks.iter().map(|word| word.parse()).collect();
+    let hint = "`tcptrace doctor` lists what this kernel offers";
+    let hooks = parsed.map_err(|e| Usage::new(e.to_string(), hint))?;
+    Ok(PlanOptions {
+        hooks: (!hooks.is_empty()).then_some(hooks),
+    })
 }

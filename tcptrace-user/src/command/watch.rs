@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Stdout, Write};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,18 +15,23 @@ use tcptrace_core::report::json::Line;
 use tcptrace_core::report::summary::SummaryLine;
 use tcptrace_core::report::summary_text;
 use tcptrace_core::report::watch::{Printer, Style};
-use tcptrace_core::time::WallAnchor;
+use tcptrace_core::state::TcpState;
+use tcptrace_core::time::{WallAnchor, duration_text};
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
-use crate::error::{CannotRun, Usage};
+use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Mechanism, Plan, PlanOptions, UnknownMechanism, plan};
+use crate::kernel::plan::{Event, Mode, Plan, plan};
+use crate::kernel::probes::Probes;
 use crate::kernel_filter;
+use crate::netns;
 use crate::options::{Terminal, Watch};
 use crate::pipeline::{Pipeline, Sink};
+use crate::privileges::{self, Needs};
 use crate::source::live::{Dumps, Live, OwnerFilter};
+use crate::source::self_check;
 use crate::source::start::{self, RING_BYTES, Scope};
 
 /// What fails when the output cannot be written.
@@ -36,21 +42,20 @@ const WRITE: &str = "cannot write to standard output";
 /// # Errors
 /// [`CannotRun`] if this kernel or these privileges do not allow it; else what failed.
 pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
-    let hooks: Result<BTreeSet<Mechanism>, UnknownMechanism> =
-        options.hooks.iter().map(|word| word.parse()).collect();
-    let hooks = hooks.map_err(|e| {
-        Usage::new(
-            e.to_string(),
-            "`tcptrace doctor` lists what this kernel offers",
-        )
-    })?;
-    let hooks = (!hooks.is_empty()).then_some(hooks);
-    let mut kernel = Kernel::inspect();
-    let plan = plan(&kernel.facts, &PlanOptions { hooks }).map_err(|refusal| CannotRun {
+    let asked = super::plan_options(&options.hooks)?;
+    let mut kernel = Kernel::inspect(options.btf.as_deref())?;
+    if let (Some(file), Some(why)) = (&options.btf, kernel.facts.offsets.why_not()) {
+        return Err(foreign_btf(file, why.to_owned()).into());
+    }
+    let plan = plan(&kernel.facts, &asked).map_err(|refusal| CannotRun {
         what: "cannot trace here".to_owned(),
         why: refusal.why,
         fix: refusal.fix,
     })?;
+    if let Some(file) = options.btf.as_ref().filter(|_| plan.mode != Mode::Netlink) {
+        // The kernel's own cannot be wrong.
+        self_check::run(&kernel, &plan).map_err(|why| foreign_btf(file, why))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -58,23 +63,37 @@ pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
     runtime.block_on(watch(options, &mut kernel, &plan))
 }
 
+fn foreign_btf(file: &Path, why: String) -> CannotRun {
+    CannotRun {
+        what: format!("the BTF {} is not this kernel's", file.display()),
+        why,
+        fix: format!(
+            "give the BTF of this very build, {}; without --btf the kernel's own is taken",
+            rustix::system::uname().release().to_string_lossy()
+        ),
+    }
+}
+
 async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Result<ExitCode> {
     // Before anything is attached, so that no signal finds us without a summary.
     let mut end = End::new(options.duration_ns)?;
     let anchor = clock::anchor();
     let scope = scope(options);
-    let probes = start::start(kernel, plan, &scope)?;
+    let mut probes = match plan.mode {
+        Mode::Netlink => None,
+        _ => Some(start::start(kernel, plan, &scope)?),
+    };
+    // Whatever takes more privileges than the run does stands above this line.
+    let needs = needs(options, probes.as_ref());
+    privileges::give_up(needs, || probes.as_mut().is_none_or(Probes::usable))
+        .context("cannot give up the privileges that are not needed any more")?;
     let mut notes: Vec<String> = plan
         .estimated
         .iter()
         .map(|s| format!("estimated: {s}"))
         .collect();
-    notes.extend(
-        probes
-            .refusals()
-            .iter()
-            .map(|r| format!("not attached: {r}")),
-    );
+    let refusals = probes.iter().flat_map(Probes::refusals);
+    notes.extend(refusals.map(|r| format!("not attached: {r}")));
     for note in &notes {
         options.terminal.notice(note);
     }
@@ -93,25 +112,31 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     }
     let minisockets = match (
         start::watches_minisockets(scope.states),
-        probes.sees_minisockets(),
+        probes
+            .as_ref()
+            .zip(plan.chosen(Event::Minisocket))
+            .is_some_and(|(probes, chosen)| probes.runs(chosen.programs)),
     ) {
         (false, _) => Minisockets::Ignored,
         (true, true) => Minisockets::Seen,
         (true, false) => Minisockets::Sampled,
     };
-    let selective = scope.config.flags & FLAG_SELECTED != 0;
+    let polled_ns = probes.is_none().then_some(options.interval_ns);
+    let selective = probes.is_some() && scope.config.flags & FLAG_SELECTED != 0;
     let tracker = Tracker::new(Options {
         filter: options.filter.clone(),
         transitions: options.transitions,
         by: options.by.clone(),
         minisockets,
         selective,
+        polled_ns,
         mode: plan.mode.to_string(),
     });
     let mut pipeline = Pipeline::new(tracker, Screen::new(options, anchor)?);
     let dumps = Dumps {
         minisockets,
         netns: options.filter.netns.clone(),
+        polled_ns,
     };
     let owner_filter = selective.then(|| owner_filter(options));
     let mut live = Live::new(probes, start::decoder(kernel), owner_filter, dumps);
@@ -141,6 +166,13 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     }
     live.finish(&mut pipeline).context(WRITE)?;
     notes.extend(told);
+    if let Some(ns) = polled_ns.filter(|ns| live.longest_gap() > ns + ns / 2) {
+        let longest = duration_text(live.longest_gap());
+        let asked = duration_text(ns);
+        notes.push(format!(
+            "the longest time between two polls was {longest}, not {asked}"
+        ));
+    }
     let mut summary = pipeline.tracker().summary();
     summary.completeness.notes = notes;
     let screen = pipeline.sink();
@@ -156,12 +188,23 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is done from here on that takes a privilege.
+fn needs(options: &Watch, probes: Option<&Probes>) -> Needs {
+    let own = netns::own().ok().map(|own| own.inode);
+    let asked = &options.filter.netns;
+    Needs {
+        other_netns: asked.is_empty() || asked.iter().any(|inode| Some(*inode) != own),
+        proc_fd: !probes.is_some_and(Probes::lists_holders),
+    }
+}
+
 fn scope(options: &Watch) -> Scope {
     let mut config = Config::ZERO;
     kernel_filter::push(&options.filter, &mut config);
     let selects = config.flags & FLAG_SELECTED != 0;
     Scope {
         states: options.filter.states.union(options.transitions),
+        closes: options.transitions.contains(TcpState::Close),
         config,
         ring_bytes: options.ring_size.unwrap_or(RING_BYTES),
         selected_max: if selects { selected_max() } else { 1 },

@@ -27,6 +27,12 @@ pub(super) enum ProgramKind {
     RawTracepoint,
     /// `BPF_PROG_TYPE_TRACEPOINT`.
     Tracepoint,
+    /// `BPF_PROG_TYPE_KPROBE`.
+    Kprobe,
+    /// `BPF_PROG_TYPE_CGROUP_SOCK`, in socket().
+    CgroupSockCreate,
+    /// `BPF_PROG_TYPE_SOCK_OPS`.
+    SockOps,
 }
 
 /// `return 0`.
@@ -40,12 +46,17 @@ pub(super) const fn call_with_first_argument(helper: u32) -> [u64; 4] {
         EXIT,
     ]
 }
+/// `helper(context); return 1`, which on a cgroup lets things go on.
+pub(super) const fn call_with_context(helper: u32) -> [u64; 3] {
+    [CALL | (helper as u64) << 32, MOV_R0_1, EXIT]
+}
 /// `bpf_get_socket_cookie` of `include/uapi/linux/bpf.h`.
 pub(super) const GET_SOCKET_COOKIE: u32 = 46;
 /// `bpf_skc_to_tcp_sock`.
 pub(super) const SKC_TO_TCP_SOCK: u32 = 137;
 
 const MOV_R0_0: u64 = 0xb7;
+const MOV_R0_1: u64 = 0x1_0000_00b7;
 const EXIT: u64 = 0x95;
 const CALL: u64 = 0x85;
 /// `r1 = *(u64 *)(r1 + 0)`.
@@ -62,6 +73,9 @@ pub(super) fn load(program: Program<'_>) -> io::Result<OwnedFd> {
         ProgramKind::Iter(id) => (26, ATTACH_ITER, id),
         ProgramKind::RawTracepoint => (17, 0, 0),
         ProgramKind::Tracepoint => (5, 0, 0),
+        ProgramKind::Kprobe => (2, 0, 0),
+        ProgramKind::CgroupSockCreate => (9, 2, 0),
+        ProgramKind::SockOps => (13, 3, 0),
     };
     let attr = LoadAttr {
         prog_type,

@@ -142,7 +142,6 @@ impl Btf {
     }
 
     /// The parameters of a kernel function, `None` if there is no such function.
-    #[cfg(test)]
     pub(crate) fn function(&self, name: &str) -> Option<Vec<Param>> {
         let func = self.record(self.find(Kind::Func, name)?)?;
         self.prototype(func.size_or_type)
@@ -244,10 +243,12 @@ impl Btf {
         })
     }
 
-    /// The string at an offset of the string section, without its zero; empty if it lies outside.
+    /// The string at an offset of the string section, without its zero; empty if it lies outside,
+    /// cut off where it is longer than any name.
     pub(super) fn string(&self, offset: u32) -> &[u8] {
         let all = &self.bytes[self.strings.clone()];
         let tail = all.get(offset as usize..).unwrap_or_default();
+        let tail = &tail[..tail.len().min(MAX_NAME)];
         let end = tail.iter().position(|b| *b == 0).unwrap_or(tail.len());
         &tail[..end]
     }
@@ -333,6 +334,9 @@ pub(super) struct Member {
 }
 
 const RECORD: usize = 12;
+/// `KSYM_NAME_LEN`: the kernel takes no longer names. Without a bound, bytes without a zero would
+/// be read anew for every type.
+const MAX_NAME: usize = 512;
 /// More modifiers in a row than any compiler emits.
 const MAX_CHAIN: usize = 32;
 
@@ -400,3 +404,7 @@ fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..)?.first_chunk()?;
     Some(u32::from_ne_bytes(*word))
 }
+
+#[cfg(test)]
+#[path = "btf_tests.rs"]
+mod tests;

@@ -60,9 +60,10 @@ pub(crate) struct Facts {
     pub(crate) settings: Settings,
     /// Where cgroup v2 is mounted.
     pub(crate) cgroup2: Option<String>,
-    /// The kernel's type information can be read.
+    /// The kernel's own type information can be read. Its type ids are what tp_btf programs,
+    /// iterators and fentry programs are attached by.
     pub(crate) btf: Fact,
-    /// Every field that the programs read was found in it.
+    /// Every field that the programs read was found, in it or in the BTF of `--btf`.
     pub(crate) offsets: Fact,
     /// By name: it exists, and passes what we need. Of [`TRACEPOINTS`].
     pub(crate) tracepoints: BTreeMap<String, Fact>,
@@ -74,8 +75,13 @@ pub(crate) struct Facts {
     pub(crate) tracepoint: Fact,
     /// Programs on function entries (BPF trampolines) can be loaded.
     pub(crate) fentry: Fact,
-    /// The kernel has kprobes.
+    /// Programs on kprobes can be loaded and attached.
     pub(crate) kprobe: Fact,
+    /// By name: the kernel has it as a function of its own, and it takes what we read. Of
+    /// [`FUNCTIONS`].
+    pub(crate) functions: BTreeMap<String, Fact>,
+    /// Programs on the root cgroup can make socket cookies.
+    pub(crate) cgroup_cookie: Fact,
     /// `BPF_MAP_TYPE_RINGBUF`.
     pub(crate) ring_buffer: Fact,
     /// `bpf_get_socket_cookie` in a tp_btf program.
@@ -104,6 +110,12 @@ impl Facts {
     pub(crate) fn may_load(&self) -> bool {
         self.has(Capability::CapSysAdmin)
             || self.has(Capability::CapBpf) && self.has(Capability::CapPerfmon)
+    }
+
+    /// The fact about one of [`FUNCTIONS`].
+    pub(crate) fn has_function(&self, name: &str) -> Fact {
+        let unknown = || Fact::Unknown(format!("{name} was not looked for"));
+        self.functions.get(name).cloned().unwrap_or_else(unknown)
     }
 
     /// The fact about one of [`TRACEPOINTS`].
@@ -137,6 +149,21 @@ pub(super) const TRACEPOINTS: &[(&str, &[&str])] = &[
     ("kfree_skb", &["", "", "", "struct sock *"]),
     ("sock_recv_length", &["struct sock *", "int", "int"]),
     ("tcp_destroy_sock", &["struct sock *"]),
+];
+
+/// The functions that we enter or see return: the types of the parameters that we read, and how
+/// many there may be where that tells what they are.
+pub(super) const FUNCTIONS: &[(&str, &[&str], &[usize])] = &[
+    (
+        "__inet_twsk_schedule",
+        &["struct inet_timewait_sock *", "int"],
+        &[],
+    ),
+    ("inet_twsk_kill", &["struct inet_timewait_sock *"], &[]),
+    ("tw_timer_handler", &["struct timer_list *"], &[]),
+    ("tcp_close", &["struct sock *"], &[]),
+    ("inet_csk_accept", &["struct sock *"], &[2, 4]),
+    ("tcp_recvmsg", &["struct sock *"], &[4, 5, 6]),
 ];
 
 #[cfg(test)]

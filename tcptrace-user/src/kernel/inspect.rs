@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
@@ -13,12 +13,14 @@ use rustix::time::ClockId;
 use tcptrace_common::layout::Layout;
 
 use super::bpf::{self, Program, ProgramKind, RETURN_0};
-use super::btf::{self, Btf, Kind};
+use super::btf::{self, Btf, Kind, Param};
 use super::capability::{self, Capability};
-use super::facts::{Fact, Facts, Settings, TRACEPOINTS};
+use super::cgroup;
+use super::facts::{FUNCTIONS, Fact, Facts, Settings, TRACEPOINTS};
 use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
 use super::layout::{self, Absence};
 use super::tracefs::Tracefs;
+use crate::error::Usage;
 
 /// The running kernel, looked at once.
 pub(crate) struct Kernel {
@@ -28,26 +30,50 @@ pub(crate) struct Kernel {
     pub(crate) layout: Option<Layout>,
     /// Optional fields that it does not have.
     pub(crate) absences: Vec<Absence>,
-    /// How many types its BTF has.
+    /// How many types the BTF has that the offsets are from.
     pub(crate) btf_types: usize,
+    /// The file that it is, if it is not the kernel's own.
+    pub(crate) btf_file: Option<PathBuf>,
     /// Its functions; `None` if `facts.timer_address` says why not.
     pub(crate) symbols: Option<Symbols>,
+    /// How many arguments these functions of its take; 0 where there is no such function.
+    pub(crate) arguments: Arguments,
     /// Its tracepoint ids; `None` if `facts.tracefs` says why not.
     pub(crate) tracefs: Option<Tracefs>,
 }
 
+/// How many arguments a function takes, of those whose number changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Arguments {
+    /// `inet_csk_accept`.
+    pub(crate) accept: u32,
+    /// `tcp_recvmsg`.
+    pub(crate) recvmsg: u32,
+}
+
 impl Kernel {
-    /// Asks. Never fails: what cannot be found out is a fact as well.
+    /// Asks. What cannot be found out is a fact as well. `btf_file` is where the field offsets are
+    /// looked up, instead of in the kernel's own BTF.
     ///
     /// Takes about 60 ms, two thirds of them for `/proc/kallsyms`. Nothing is attached, and nothing that it
     /// loads stays.
-    pub(crate) fn inspect() -> Kernel {
+    ///
+    /// # Errors
+    /// [`Usage`] if `btf_file` cannot be read, or is no BTF.
+    pub(crate) fn inspect(btf_file: Option<&Path>) -> Result<Kernel, Usage> {
+        let given = btf_file.map(given_btf).transpose()?;
         let status = read("/proc/self/status").unwrap_or_default();
         let ask = Ask {
             capabilities: capability::effective(&status),
         };
         let (btf, btf_fact) = ask.btf();
-        let (resolved, offsets) = offsets(btf.as_ref());
+        let (resolved, offsets) = match (&given, btf_file) {
+            (Some(given), Some(file)) => offsets(given, file),
+            _ => match &btf {
+                Some(btf) => offsets(btf, Path::new(btf::VMLINUX)),
+                None => (None, btf_fact.clone()),
+            },
+        };
         let (symbols, timer_address) = symbols();
         let (tracefs, tracefs_fact) = match Tracefs::open() {
             Ok(tracefs) => (Some(tracefs), Fact::Yes),
@@ -67,10 +93,10 @@ impl Kernel {
                 .into_owned(),
             hz: hz(),
             settings: settings(),
-            cgroup2: read("/proc/self/mountinfo").and_then(|text| cgroup2(&text)),
+            cgroup2: cgroup::mount_point(),
             btf: btf_fact,
             offsets,
-            tracepoints: tracepoints(btf.as_ref()),
+            tracepoints: tracepoints(btf.as_ref().or(given.as_ref())),
             tp_btf: on_state(RETURN_0),
             socket_cookie: on_state(&bpf::call_with_first_argument(bpf::GET_SOCKET_COOKIE)),
             skc_to_tcp_sock: on_state(&bpf::call_with_first_argument(bpf::SKC_TO_TCP_SOCK)),
@@ -79,7 +105,9 @@ impl Kernel {
             fentry: ask.function(btf.as_ref(), "tcp_close", |id| {
                 ask.load(ProgramKind::Fentry(id), RETURN_0)
             }),
-            kprobe: kprobe(),
+            kprobe: ask.kprobe(),
+            functions: functions(btf.as_ref().or(given.as_ref())),
+            cgroup_cookie: ask.cgroup_cookie(),
             ring_buffer: ask.answer(bpf::create_ring_buffer().map(drop)),
             iter_task_file: ask.function(btf.as_ref(), "bpf_iter_task_file", |id| {
                 let program = Program {
@@ -98,16 +126,27 @@ impl Kernel {
             sock_diag: sock_diag().into(),
             capabilities: ask.capabilities,
         };
-        let btf_types = btf.as_ref().map_or(0, Btf::types);
+        let count = |name| {
+            let any = btf.as_ref().or(given.as_ref());
+            let params = any.and_then(|btf| btf.function(name));
+            params.map_or(0, |params| params.len() as u32)
+        };
+        let arguments = Arguments {
+            accept: count("inet_csk_accept"),
+            recvmsg: count("tcp_recvmsg"),
+        };
+        let btf_types = given.as_ref().or(btf.as_ref()).map_or(0, Btf::types);
         let (layout, absences) = resolved.map_or((None, vec![]), |(l, a)| (Some(l), a));
-        Kernel {
+        Ok(Kernel {
             facts,
             layout,
             absences,
             btf_types,
+            btf_file: btf_file.map(Path::to_owned),
             symbols,
+            arguments,
             tracefs,
-        }
+        })
     }
 }
 
@@ -140,6 +179,28 @@ impl Ask {
 
     fn load(&self, kind: ProgramKind, instructions: &[u64]) -> Fact {
         self.answer(bpf::load(Program { kind, instructions }).map(drop))
+    }
+
+    fn kprobe(&self) -> Fact {
+        match fs::exists("/sys/bus/event_source/devices/kprobe/type") {
+            Ok(true) => self.load(ProgramKind::Kprobe, RETURN_0),
+            Ok(false) => Fact::No("kernel without kprobes".into()),
+            Err(e) => Fact::Unknown(format!("/sys/bus/event_source: {e}")),
+        }
+    }
+
+    fn cgroup_cookie(&self) -> Fact {
+        let program = bpf::call_with_context(bpf::GET_SOCKET_COOKIE);
+        for kind in [ProgramKind::CgroupSockCreate, ProgramKind::SockOps] {
+            match self.load(kind, &program) {
+                Fact::Yes => {}
+                no => return no,
+            }
+        }
+        cgroup::root()
+            .map(drop)
+            .map_err(|e| format!("no root cgroup to attach to: {e}"))
+            .into()
     }
 
     /// Tries something on a function, if the kernel has it.
@@ -182,48 +243,92 @@ impl Ask {
     }
 }
 
-fn offsets(btf: Option<&Btf>) -> (Option<(Layout, Vec<Absence>)>, Fact) {
-    match btf.map(layout::resolve) {
-        None => (None, Fact::Unknown(NO_BTF.into())),
-        Some(Ok(resolved)) => (Some(resolved), Fact::Yes),
-        Some(Err(e)) => (None, Fact::No(e.to_string())),
+fn offsets(btf: &Btf, file: &Path) -> (Option<(Layout, Vec<Absence>)>, Fact) {
+    match layout::resolve(btf) {
+        Ok(resolved) => (Some(resolved), Fact::Yes),
+        Err(e) => (None, Fact::No(format!("{}: {e}", file.display()))),
     }
 }
+
+/// The BTF that the user gave.
+fn given_btf(file: &Path) -> Result<Btf, Usage> {
+    const FIX: &str = "--btf takes raw BTF of the running kernel, as /sys/kernel/btf/vmlinux is: \
+                       `pahole --btf_encode_detached FILE vmlinux` makes it from a kernel image with \
+                       debug information";
+    let name = file.display();
+    // Bounded, since it may be a device that never ends.
+    let mut bytes = Vec::new();
+    fs::File::open(file)
+        .and_then(|f| f.take(MAX_BTF + 1).read_to_end(&mut bytes))
+        .map_err(|e| Usage::new(format!("cannot read the BTF file {name}: {e}"), FIX))?;
+    if bytes.len() as u64 > MAX_BTF {
+        let what = format!("{name} is larger than any BTF ({} MiB)", MAX_BTF >> 20);
+        return Err(Usage::new(what, FIX));
+    }
+    Btf::parse(bytes).map_err(|e| Usage::new(format!("{name} is no usable BTF: {e}"), FIX))
+}
+
+/// More than ten times what the largest kernels have.
+const MAX_BTF: u64 = 128 << 20;
 
 fn tracepoints(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
     let answer = |name: &str, wanted: &[&str]| {
         let Some(btf) = btf else {
             return Fact::Unknown(NO_BTF.into());
         };
-        let Some((_, params)) = btf.tracepoint(name) else {
-            return Fact::No(format!("this kernel has no tracepoint {name}"));
-        };
-        for (i, wanted) in wanted
-            .iter()
-            .enumerate()
-            .filter(|(_, wanted)| !wanted.is_empty())
-        {
-            match params.get(i) {
-                Some(param) if param.ty == *wanted => {}
-                Some(param) => {
-                    let (n, ty) = (i + 1, &param.ty);
-                    return Fact::No(format!("{name} passes {ty} instead of {wanted} as {n}."));
-                }
-                None => {
-                    let n = params.len();
-                    return Fact::No(format!(
-                        "{name} passes {n} values, and no {wanted} as {}.",
-                        i + 1
-                    ));
-                }
-            }
+        match btf.tracepoint(name) {
+            None => Fact::No(format!("this kernel has no tracepoint {name}")),
+            Some((_, params)) => passes(name, &params, wanted),
         }
-        Fact::Yes
     };
     TRACEPOINTS
         .iter()
         .map(|(name, wanted)| ((*name).to_owned(), answer(name, wanted)))
         .collect()
+}
+
+fn functions(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
+    let answer = |name: &str, wanted: &[&str], counts: &[usize]| {
+        let Some(btf) = btf else {
+            return Fact::Unknown(NO_BTF.into());
+        };
+        match btf.function(name) {
+            None => Fact::No(format!("this kernel has no function {name}")),
+            Some(params) if !counts.is_empty() && !counts.contains(&params.len()) => {
+                Fact::No(format!("{name} takes {} arguments here", params.len()))
+            }
+            Some(params) => passes(name, &params, wanted),
+        }
+    };
+    FUNCTIONS
+        .iter()
+        .map(|(name, wanted, counts)| ((*name).to_owned(), answer(name, wanted, counts)))
+        .collect()
+}
+
+/// Whether the parameters have the types that we take them for.
+fn passes(name: &str, params: &[Param], wanted: &[&str]) -> Fact {
+    for (i, wanted) in wanted
+        .iter()
+        .enumerate()
+        .filter(|(_, wanted)| !wanted.is_empty())
+    {
+        match params.get(i) {
+            Some(param) if param.ty == *wanted => {}
+            Some(param) => {
+                let (n, ty) = (i + 1, &param.ty);
+                return Fact::No(format!("{name} passes {ty} instead of {wanted} as {n}."));
+            }
+            None => {
+                let n = params.len();
+                return Fact::No(format!(
+                    "{name} passes {n} values, and no {wanted} as {}.",
+                    i + 1
+                ));
+            }
+        }
+    }
+    Fact::Yes
 }
 
 fn symbols() -> (Option<Symbols>, Fact) {
@@ -262,14 +367,6 @@ fn accept_tracepoints(tracefs: Option<&Tracefs>) -> Fact {
     Fact::Yes
 }
 
-fn kprobe() -> Fact {
-    match fs::exists("/sys/bus/event_source/devices/kprobe/type") {
-        Ok(true) => Fact::Yes,
-        Ok(false) => Fact::No("kernel without kprobes".into()),
-        Err(e) => Fact::Unknown(format!("/sys/bus/event_source: {e}")),
-    }
-}
-
 fn settings() -> Settings {
     let number = |path| read(path).and_then(|text| text.trim().parse().ok());
     Settings {
@@ -284,17 +381,6 @@ fn settings() -> Settings {
 fn chosen(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
-}
-
-/// The mount point of cgroup v2 in the lines of mountinfo, whose 5th field it is; the type is the
-/// first field behind the lone dash.
-fn cgroup2(mountinfo: &str) -> Option<String> {
-    mountinfo.lines().find_map(|line| {
-        let (head, tail) = line.split_once(" - ")?;
-        let v2 = tail.split(' ').next() == Some("cgroup2");
-        v2.then(|| head.split(' ').nth(4).map(str::to_owned))
-            .flatten()
-    })
 }
 
 /// The coarse clock ticks with the timer interrupt.
@@ -361,18 +447,6 @@ mod tests {
             Some("integrity")
         );
         assert_eq!(chosen("none"), None);
-    }
-
-    #[test]
-    fn cgroup_v2_is_found_by_its_type() {
-        let mounts = "30 24 0:26 / /sys/fs/cgroup ro shared:9 - tmpfs tmpfs ro\n\
-                      31 30 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n";
-        assert_eq!(cgroup2(mounts).as_deref(), Some("/sys/fs/cgroup/unified"));
-        assert_eq!(
-            cgroup2("30 24 0:26 / /cgroup2 rw - tmpfs cgroup2 rw\n"),
-            None
-        );
-        assert_eq!(cgroup2("garbage\n"), None);
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Symbols {
             Some(Role::Connect) => Cause::ReusedByConnect,
             Some(Role::Abort) => Cause::Destroyed,
             Some(Role::Purge) => Cause::NamespaceExit,
+            Some(Role::Timer) => Cause::Timer,
             None => Cause::Unknown,
         }
     }
@@ -129,6 +130,8 @@ enum Role {
     Abort,
     /// The network namespace goes.
     Purge,
+    /// Its time is up.
+    Timer,
 }
 
 /// Present, static and all, on 5.10 to 7.3, but for the two `purge` of which each kernel has one
@@ -145,6 +148,7 @@ const FUNCTIONS: &[(&str, Role)] = &[
     ("tcp_abort", Role::Abort),
     ("inet_twsk_purge", Role::Purge),
     ("tcp_twsk_purge", Role::Purge),
+    ("tw_timer_handler", Role::Timer),
 ];
 
 /// A symbol of code.

@@ -21,7 +21,7 @@ pub(crate) struct Absence {
 }
 
 /// Why the programs cannot be told where to read.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) enum LayoutError {
     /// A field without which nothing can be traced.
@@ -96,6 +96,13 @@ pub(crate) fn resolve(btf: &Btf) -> Result<(Layout, Vec<Absence>), LayoutError> 
         }
     }
     Ok((layout, absences))
+}
+
+/// Every place that is looked at.
+#[cfg(test)]
+pub(super) fn paths() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let places = ROWS.iter().flat_map(|row| row.places);
+    places.chain(BASES).copied()
 }
 
 /// The first of several places that exists.

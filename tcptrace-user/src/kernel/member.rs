@@ -49,8 +49,11 @@ impl Btf {
     /// When the struct or the field is not there, or is a bit-field.
     pub(crate) fn field(&self, structure: &str, path: &str) -> Result<Field, MemberError> {
         let mut error = MemberError::NoStruct(structure.to_owned());
+        // One for all of that name: damaged bytes may have any number of them.
+        let mut budget = MAX_VISITED;
         for id in self.find_all(Kind::Struct, structure) {
-            match self.resolve(id, structure, path) {
+            match self.resolve(id, structure, path, &mut budget) {
+                Err(e @ MemberError::TooDeep(_)) => return Err(e),
                 Ok(field) => return Ok(field),
                 Err(e) => error = e,
             }
@@ -58,7 +61,13 @@ impl Btf {
         Err(error)
     }
 
-    fn resolve(&self, root: TypeId, structure: &str, path: &str) -> Result<Field, MemberError> {
+    fn resolve(
+        &self,
+        root: TypeId,
+        structure: &str,
+        path: &str,
+        budget: &mut u32,
+    ) -> Result<Field, MemberError> {
         let mut ty = root;
         let mut offset = 0_u32;
         for name in path.split('.') {
@@ -67,10 +76,10 @@ impl Btf {
                 member: name.to_owned(),
             };
             let record = self.data(ty).ok_or_else(missing)?;
-            let mut budget = MAX_VISITED;
-            let found = match self.search(record, name.as_bytes(), 0, &mut budget) {
+            *budget = budget.saturating_sub(1);
+            let found = match self.search(record, name.as_bytes(), 0, budget) {
                 Some(found) => found,
-                None if budget == 0 => return Err(MemberError::TooDeep(structure.to_owned())),
+                None if *budget == 0 => return Err(MemberError::TooDeep(structure.to_owned())),
                 None => return Err(missing()),
             };
             if found.bitfield {
@@ -157,7 +166,7 @@ struct Found {
 
 /// Anonymous structs in anonymous structs: the kernel has three levels.
 const MAX_DEPTH: u32 = 16;
-/// Members looked at for one name: `task_struct` has fewer than a thousand.
+/// Members looked at for one field: `task_struct` has fewer than a thousand.
 const MAX_VISITED: u32 = 100_000;
 
 #[cfg(test)]
@@ -183,7 +192,7 @@ pub(super) mod tests {
             }
         }
 
-        fn string(&mut self, text: &str) -> u32 {
+        pub(in super::super) fn string(&mut self, text: &str) -> u32 {
             if text.is_empty() {
                 return 0;
             }

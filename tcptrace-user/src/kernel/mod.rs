@@ -2,7 +2,9 @@
 
 mod bpf;
 pub(crate) mod btf;
+mod candidates;
 pub(crate) mod capability;
+mod cgroup;
 pub(crate) mod facts;
 pub(crate) mod inspect;
 pub(crate) mod kallsyms;
@@ -10,5 +12,6 @@ pub(crate) mod layout;
 mod member;
 pub(crate) mod plan;
 pub(crate) mod probes;
+pub(crate) mod programs;
 pub(crate) mod sysctl;
 pub(crate) mod tracefs;

@@ -1,8 +1,6 @@
 //! Which mechanism serves which event: a pure function of the facts and the options.
 //!
-//! [`CANDIDATES`] is the whole knowledge: per event the mechanisms in the order of their
-//! accuracy, what each needs, and what it costs to come down to it. Another mechanism is another
-//! row. Attaching decides nothing, it does what the plan says.
+//! [`CANDIDATES`] is the whole knowledge. Attaching decides nothing, it does what the plan says.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,8 +9,10 @@ use std::str::FromStr;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::candidates::{CANDIDATES, Row};
 use super::capability::{SETCAP_ALL, SETCAP_TRACE};
 use super::facts::{Fact, Facts};
+use super::programs::{Attachment, On};
 
 /// What is asked of the plan.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +52,8 @@ pub(crate) enum Mode {
     Full,
     /// Something is sampled or derived.
     Partial,
+    /// All is sampled with sock_diag, without BPF: every time is an estimate.
+    Netlink,
     /// Nothing can be traced here.
     None,
 }
@@ -86,10 +88,16 @@ pub(crate) enum Mechanism {
     RawTp,
     /// A program on a perf tracepoint.
     Tracepoint,
+    /// A program on a function, by a BPF trampoline: its entry or its return.
+    Fentry,
+    /// A program on a function, by a breakpoint: its entry or its return.
+    Kprobe,
     /// A BPF iterator.
     Iter,
     /// `/proc`.
     Proc,
+    /// Dumps of sock_diag, again and again.
+    Netlink,
     /// Follows from another event; takes nothing of its own.
     Derived,
 }
@@ -110,6 +118,9 @@ pub(crate) struct Candidate {
     pub(crate) mechanism: Mechanism,
     /// What it hangs on, in the kernel's words.
     pub(crate) hooks: &'static [&'static str],
+    /// What is to be attached.
+    #[serde(skip)]
+    pub(crate) programs: &'static [Attachment],
     /// What became of it.
     #[serde(flatten)]
     pub(crate) decision: Decision,
@@ -153,6 +164,7 @@ pub(crate) fn plan(facts: &Facts, options: &PlanOptions) -> Result<Plan, CannotR
         of_event.candidates.push(Candidate {
             mechanism,
             hooks,
+            programs: row.programs,
             decision,
             cost,
         });
@@ -165,11 +177,15 @@ pub(crate) fn plan(facts: &Facts, options: &PlanOptions) -> Result<Plan, CannotR
             events,
         });
     }
-    let estimated: Vec<_> = events.iter().filter_map(EventPlan::estimate).collect();
-    let mode = if estimated.is_empty() {
-        Mode::Full
-    } else {
-        Mode::Partial
+    let polls = is_polled(&events);
+    let estimated: Vec<_> = match polls {
+        true => vec![ALL_SAMPLED],
+        false => events.iter().filter_map(EventPlan::estimate).collect(),
+    };
+    let mode = match (polls, estimated.is_empty()) {
+        (true, _) => Mode::Netlink,
+        (false, true) => Mode::Full,
+        (false, false) => Mode::Partial,
     };
     Ok(Plan {
         mode,
@@ -182,6 +198,11 @@ impl Plan {
     /// The chosen way to an event, `None` if there is none.
     pub(crate) fn chosen(&self, event: Event) -> Option<&Candidate> {
         self.events.iter().find(|e| e.event == event)?.chosen()
+    }
+
+    /// What is to be attached for an event.
+    pub(crate) fn programs(&self, event: Event) -> &'static [Attachment] {
+        self.chosen(event).map_or(&[], |c| c.programs)
     }
 }
 
@@ -198,120 +219,21 @@ impl EventPlan {
         match (self.event, self.chosen()) {
             (Event::Minisocket, None) => Some(MINISOCKET_SAMPLED),
             (Event::Minisocket, Some(c)) => c.cost,
+            (Event::State, Some(c)) if c.mechanism == Mechanism::Tracepoint => c.cost,
+            (Event::Accept, Some(c)) if c.mechanism == Mechanism::Kprobe => c.cost,
             (Event::Accept, None) => Some(ACCEPT_SCANNED),
             _ => None,
         }
     }
 }
 
+const ALL_SAMPLED: &str = "all times, since sockets are listed with sock_diag at intervals, and what is \
+                           shorter is not seen; who connected, accepted or closed is not known, only \
+                           who has the socket open";
 const MINISOCKET_SAMPLED: &str = "FIN_WAIT_2 and TIME_WAIT of closed sockets are sampled with \
                                   sock_diag: their ends are known to the interval only";
 const ACCEPT_SCANNED: &str = "owners of accepted sockets come from scans of the open files: a \
                               socket shorter-lived than a scan has none";
-
-/// A row of the table.
-struct Row {
-    event: Event,
-    mechanism: Mechanism,
-    hooks: &'static [&'static str],
-    /// What it needs beyond what its mechanism needs.
-    needs: &'static [fn(&Facts) -> &Fact],
-    cost: Option<&'static str>,
-}
-
-/// Rows of one event stand together, the most accurate first.
-const CANDIDATES: &[Row] = &[
-    Row {
-        event: Event::State,
-        mechanism: Mechanism::TpBtf,
-        hooks: &["inet_sock_set_state"],
-        needs: &[|f| &f.socket_cookie, |f| &f.skc_to_tcp_sock],
-        cost: None,
-    },
-    Row {
-        event: Event::Minisocket,
-        mechanism: Mechanism::TpBtf,
-        hooks: &[
-            "timer_start",
-            "timer_cancel",
-            "timer_expire_entry",
-            "kfree_skb",
-        ],
-        needs: &[|f| &f.timer_address],
-        cost: None,
-    },
-    Row {
-        event: Event::Minisocket,
-        mechanism: Mechanism::TpBtf,
-        hooks: &["timer_start", "timer_cancel", "timer_expire_entry"],
-        needs: &[|f| &f.timer_address],
-        cost: Some(
-            "a FIN that comes within 2 s of the FIN_WAIT_2 minisocket's birth may go unseen \
-             until TIME_WAIT ends: the change is then dated back to the jiffy",
-        ),
-    },
-    Row {
-        event: Event::Accept,
-        mechanism: Mechanism::Tracepoint,
-        hooks: &["sys_exit_accept", "sys_exit_accept4"],
-        needs: &[|f| &f.tracefs, |f| &f.accept_tracepoints],
-        cost: None,
-    },
-    Row {
-        event: Event::Accept,
-        mechanism: Mechanism::RawTp,
-        hooks: &["sys_exit"],
-        needs: &[],
-        cost: Some("as true, but it costs every system call of the machine about 0.1 µs"),
-    },
-    Row {
-        event: Event::Connect,
-        mechanism: Mechanism::Derived,
-        hooks: &["state"],
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Close,
-        mechanism: Mechanism::Derived,
-        hooks: &["state"],
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Eof,
-        mechanism: Mechanism::TpBtf,
-        hooks: &["sock_recv_length"],
-        needs: &[],
-        cost: None,
-    },
-    Row {
-        event: Event::Eof,
-        mechanism: Mechanism::Derived,
-        hooks: &["state"],
-        needs: &[],
-        cost: Some(
-            "whether the end of the stream was read is told from the receive queue when the \
-             socket is next looked at: not when, nor by whom",
-        ),
-    },
-    Row {
-        event: Event::Owners,
-        mechanism: Mechanism::Iter,
-        hooks: &["task_file"],
-        needs: &[|f| &f.iter_task_file],
-        cost: None,
-    },
-    Row {
-        event: Event::Owners,
-        mechanism: Mechanism::Proc,
-        hooks: &["/proc/PID/fd"],
-        needs: &[],
-        cost: Some(
-            "slower, and other users' processes take CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-        ),
-    },
-];
 
 /// The first reason against a candidate; a cause before what follows from it.
 fn why_not(
@@ -327,40 +249,60 @@ fn why_not(
             |f| &f.ring_buffer,
             |f| &f.offsets,
         ],
-        Mechanism::RawTp => &[
+        Mechanism::RawTp => &[|f| &f.raw_tp, |f| &f.ring_buffer, |f| &f.offsets],
+        Mechanism::Tracepoint => &[|f| &f.tracepoint, |f| &f.ring_buffer, |f| &f.offsets],
+        Mechanism::Fentry => &[
             |f| &f.btf,
-            |f| &f.raw_tp,
+            |f| &f.fentry,
             |f| &f.ring_buffer,
             |f| &f.offsets,
         ],
-        Mechanism::Tracepoint => &[
-            |f| &f.btf,
-            |f| &f.tracepoint,
-            |f| &f.ring_buffer,
-            |f| &f.offsets,
-        ],
+        Mechanism::Kprobe => &[|f| &f.kprobe, |f| &f.ring_buffer, |f| &f.offsets],
         Mechanism::Iter => &[|f| &f.btf, |f| &f.offsets],
-        Mechanism::Proc => &[],
-        Mechanism::Derived => return refusal(events, Event::State),
+        Mechanism::Proc | Mechanism::Netlink | Mechanism::Derived => &[],
     };
-    if options
-        .hooks
-        .as_ref()
-        .is_some_and(|allowed| !allowed.contains(&row.mechanism))
-    {
+    let polled = is_polled(events);
+    match row.mechanism {
+        Mechanism::Derived if polled && row.event != Event::Eof => {
+            return Some("sock_diag tells of no calls".into());
+        }
+        Mechanism::Derived => return refusal(events, Event::State),
+        Mechanism::Proc | Mechanism::Netlink => {}
+        _ if polled => return Some("nothing is attached where sockets are polled".into()),
+        _ => {}
+    }
+    if options.hooks.as_ref().is_some_and(|allowed| {
+        // Polling has nothing else to find owners by.
+        let implied = polled && row.mechanism == Mechanism::Proc;
+        !allowed.contains(&row.mechanism) && !implied
+    }) {
         return Some(format!("{} is not in --hooks", row.mechanism));
+    }
+    if row.mechanism == Mechanism::Netlink
+        && options.hooks.is_none()
+        && !facts.may_load()
+        && facts.offsets.is_yes()
+    {
+        return Some("it is no choice where privileges are all that is missing".into());
     }
     let mut facts_needed = own.iter().chain(row.needs).map(|need| need(facts).clone());
     if let Some(why) = facts_needed.find_map(|fact| fact.why_not().map(str::to_owned)) {
         return Some(why);
     }
-    if row.mechanism != Mechanism::TpBtf {
-        return None;
-    }
-    let tracepoints = row.hooks.iter().map(|name| facts.has_tracepoint(name));
-    tracepoints
-        .into_iter()
-        .find_map(|fact| fact.why_not().map(str::to_owned))
+    let mut places = row.programs.iter().map(|program| match program.on {
+        On::TpBtf(name) => facts.has_tracepoint(name),
+        On::Fentry(name) | On::Fexit(name) | On::Kprobe(name) => facts.has_function(name),
+        _ => Fact::Yes,
+    });
+    places.find_map(|fact| fact.why_not().map(str::to_owned))
+}
+
+/// Whether state changes come from dumps alone.
+fn is_polled(events: &[EventPlan]) -> bool {
+    let state = events.iter().find(|e| e.event == Event::State);
+    state
+        .and_then(EventPlan::chosen)
+        .is_some_and(|c| c.mechanism == Mechanism::Netlink)
 }
 
 /// Why an event has no candidate left, `None` if it has one.
@@ -378,14 +320,14 @@ fn refusal(events: &[EventPlan], event: Event) -> Option<String> {
     }
 }
 
+/// The ways to state changes.
+const STATE: [Mechanism; 3] = [Mechanism::TpBtf, Mechanism::RawTp, Mechanism::Tracepoint];
+
 fn fix(facts: &Facts, options: &PlanOptions) -> String {
-    let state = Mechanism::TpBtf;
-    let fix = if options
-        .hooks
-        .as_ref()
-        .is_some_and(|hooks| !hooks.contains(&state))
+    let fix = if let Some(hooks) = &options.hooks
+        && !STATE.iter().any(|state| hooks.contains(state))
     {
-        format!("Add {state} to --hooks.")
+        "Add tp_btf, raw_tp or tracepoint to --hooks.".into()
     } else if !facts.may_load() {
         format!(
             "Run it as root, or grant it once: sudo setcap {SETCAP_TRACE} \"$(command -v \
@@ -398,9 +340,12 @@ fn fix(facts: &Facts, options: &PlanOptions) -> String {
     } else if !facts.btf.is_yes() {
         "Take a kernel with CONFIG_DEBUG_INFO_BTF=y, as all large distributions ship.".into()
     } else {
-        "Take a kernel of 5.12 or later, outside of a container that filters bpf(2).".into()
+        "Take a kernel of 5.10 or later, outside of a container that filters bpf(2).".into()
     };
-    format!("{fix} `tcptrace snapshot` works without BPF.")
+    format!(
+        "{fix} Without BPF, `tcptrace watch --hooks netlink` polls sock_diag, and `tcptrace \
+         snapshot` shows what there is now."
+    )
 }
 
 impl fmt::Display for Mode {
@@ -408,6 +353,7 @@ impl fmt::Display for Mode {
         f.pad(match self {
             Mode::Full => "full",
             Mode::Partial => "partial",
+            Mode::Netlink => "netlink",
             Mode::None => "none",
         })
     }
@@ -433,8 +379,11 @@ impl fmt::Display for Mechanism {
             Mechanism::TpBtf => "tp_btf",
             Mechanism::RawTp => "raw_tp",
             Mechanism::Tracepoint => "tracepoint",
+            Mechanism::Fentry => "fentry",
+            Mechanism::Kprobe => "kprobe",
             Mechanism::Iter => "iter",
             Mechanism::Proc => "proc",
+            Mechanism::Netlink => "netlink",
             Mechanism::Derived => "derived",
         })
     }
@@ -442,18 +391,20 @@ impl fmt::Display for Mechanism {
 
 /// A word that is no mechanism.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("no hook is called '{0}': tp_btf, raw_tp, tracepoint, iter, proc")]
+#[error("no hook is called '{0}': fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc, netlink")]
 pub(crate) struct UnknownMechanism(String);
 
 impl FromStr for Mechanism {
     type Err = UnknownMechanism;
 
     fn from_str(word: &str) -> Result<Mechanism, UnknownMechanism> {
-        use Mechanism::{Iter, Proc, RawTp, TpBtf, Tracepoint};
-        [TpBtf, RawTp, Tracepoint, Iter, Proc]
-            .into_iter()
-            .find(|mechanism| mechanism.to_string() == word)
-            .ok_or_else(|| UnknownMechanism(word.to_owned()))
+        use Mechanism::{Fentry, Iter, Kprobe, Netlink, Proc, RawTp, TpBtf, Tracepoint};
+        [
+            Fentry, TpBtf, Kprobe, RawTp, Tracepoint, Iter, Proc, Netlink,
+        ]
+        .into_iter()
+        .find(|mechanism| mechanism.to_string() == word)
+        .ok_or_else(|| UnknownMechanism(word.to_owned()))
     }
 }
 

@@ -68,11 +68,11 @@ fn without_addresses_minisockets_are_sampled() {
 }
 
 #[test]
-fn without_btf_nothing_is_traced() {
+fn without_btf_sockets_are_polled() {
     let unknown = || Fact::Unknown("not tried, without BTF".into());
     let mut facts = Facts {
         btf: no("no /sys/kernel/btf/vmlinux: kernel without CONFIG_DEBUG_INFO_BTF"),
-        offsets: unknown(),
+        offsets: no("no /sys/kernel/btf/vmlinux: kernel without CONFIG_DEBUG_INFO_BTF"),
         tp_btf: unknown(),
         socket_cookie: unknown(),
         skc_to_tcp_sock: unknown(),
@@ -97,6 +97,7 @@ fn without_privileges_the_fix_is_named() {
         socket_cookie: refused(),
         skc_to_tcp_sock: refused(),
         iter_task_file: refused(),
+        cgroup_cookie: refused(),
         tracefs: no("tracefs is not mounted"),
         accept_tracepoints: Fact::Unknown("not looked for, without tracefs".into()),
         timer_address: no("kernel addresses are hidden"),
@@ -122,17 +123,54 @@ fn hooks_restrict_the_choice() {
 }
 
 #[test]
+fn polling_may_be_asked_for() {
+    insta::assert_snapshot!(told(&host(), Some(&[Mechanism::Netlink, Mechanism::Proc])));
+}
+
+#[test]
+fn polling_is_no_way_around_missing_privileges() {
+    let unprivileged = |offsets| Facts {
+        capabilities: vec![],
+        tp_btf: no("not permitted without CAP_BPF and CAP_PERFMON"),
+        cgroup_cookie: no("not permitted without CAP_BPF and CAP_PERFMON"),
+        offsets,
+        ..host()
+    };
+    let options = PlanOptions::default();
+    let refusal = plan(&unprivileged(Fact::Yes), &options).unwrap_err();
+    assert!(refusal.why.contains("not permitted"), "{}", refusal.why);
+    assert!(refusal.fix.contains("--hooks netlink"), "{}", refusal.fix);
+    // No privilege would help here.
+    let polled = plan(&unprivileged(no("no BTF")), &options).unwrap();
+    assert_eq!(polled.mode, Mode::Netlink);
+    // Nor does it have any more where lockdown forbids BPF.
+    let locked = Facts {
+        tp_btf: no("refused (EPERM), although we have the privileges"),
+        cgroup_cookie: no("refused (EPERM), although we have the privileges"),
+        ..host()
+    };
+    assert_eq!(plan(&locked, &options).unwrap().mode, Mode::Netlink);
+    let blind = Facts {
+        sock_diag: no("kernel without tcp_diag"),
+        ..locked
+    };
+    assert!(plan(&blind, &options).is_err());
+}
+
+#[test]
 fn hooks_without_the_state_event_are_refused_with_the_reason() {
     let refusal = plan(
         &host(),
         &PlanOptions {
-            hooks: Some([Mechanism::RawTp].into()),
+            hooks: Some([Mechanism::Proc].into()),
         },
     );
     let refusal = refusal.unwrap_err();
     assert_eq!(refusal.why, "tp_btf is not in --hooks");
     assert!(
-        refusal.fix.starts_with("Add tp_btf to --hooks."),
+        refusal
+            .fix
+            .starts_with("Add tp_btf, raw_tp or tracepoint to --hooks."),
         "{}",
         refusal.fix
     );

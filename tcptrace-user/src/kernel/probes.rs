@@ -4,10 +4,14 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, Iter, ProgramError, RawTracePoint, TracePoint};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSock, FEntry, FExit, Iter, KProbe, ProgramError,
+    RawTracePoint, SockOps, TracePoint,
+};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use tcptrace_common::config::Config;
 use tcptrace_common::event::HeldFile;
 use tcptrace_common::layout::Layout;
@@ -15,38 +19,28 @@ use tcptrace_common::{ABI_VERSION, counters};
 use tcptrace_core::input::Loss;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+use super::cgroup;
+use super::programs::{Attachment, FILES, On, Skipped};
 use super::tracefs::Tracefs;
 
 /// What to load, as the plan and the options say.
 pub(crate) struct Selection<'a> {
     /// Field offsets.
     pub(crate) layout: Layout,
+    /// BTF to load with where the kernel has none of its own.
+    pub(crate) btf_file: Option<&'a Path>,
     /// Filters and switches.
     pub(crate) config: Config,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
     pub(crate) ring_bytes: u32,
     /// How many sockets an owner filter may select.
     pub(crate) selected_max: u32,
-    /// State changes.
-    pub(crate) state: bool,
-    /// Minisockets by their timers.
-    pub(crate) mini: bool,
-    /// Accept.
-    pub(crate) accept: AcceptBy<'a>,
-    /// EOF.
-    pub(crate) eof: bool,
+    /// What to attach, in this order.
+    pub(crate) programs: Vec<Attachment>,
+    /// For perf tracepoints.
+    pub(crate) tracefs: Option<&'a Tracefs>,
     /// The iterator over open files.
     pub(crate) files: bool,
-}
-
-/// How accept is seen.
-pub(crate) enum AcceptBy<'a> {
-    /// Tracepoints of the system calls.
-    Syscalls(&'a Tracefs),
-    /// The exit of every system call.
-    RawSysExit,
-    /// Not at all.
-    Nothing,
 }
 
 /// A program that the kernel refused.
@@ -84,20 +78,12 @@ pub(crate) struct Probes {
     counters: PerCpuArray<MapData, u64>,
     selected: HashMap<MapData, u64, u8>,
     files: bool,
-    /// perf events of the accept tracepoints: they are attached as long as these are open.
-    accept_events: Vec<OwnedFd>,
-    /// Programs whose skipped runs are losses, with their names.
-    counted: Vec<&'static str>,
+    /// Perf tracepoints: programs are attached to them as long as these are open.
+    perf_events: Vec<OwnedFd>,
+    /// Programs whose skipped runs are losses.
+    counted: Vec<(&'static str, Skipped)>,
     refusals: Vec<Refusal>,
 }
-
-/// Programs of the timers and of the segments that minisockets receive.
-const MINI: [(&str, &str); 4] = [
-    ("mini_start", "timer_start"),
-    ("mini_cancel", "timer_cancel"),
-    ("mini_expire", "timer_expire_entry"),
-    ("mini_segment", "kfree_skb"),
-];
 
 impl Probes {
     /// Loads the object and attaches the selection.
@@ -106,7 +92,12 @@ impl Probes {
     /// If the object, its maps or the state program are refused. Other refusals are kept: see
     /// [`Probes::refusals`].
     pub(crate) fn load(object: &[u8], selection: &Selection<'_>) -> Result<Probes, LoadError> {
-        let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
+        let btf = Btf::from_sys_fs()
+            .or_else(|none| match selection.btf_file {
+                Some(file) => Btf::parse_file(file, Endianness::default()),
+                None => Err(none),
+            })
+            .map_err(LoadError::Btf)?;
         let [layout, config] = ["LAYOUT", "CONFIG"].map(|name| format!("{name}_V{ABI_VERSION}"));
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -129,7 +120,7 @@ impl Probes {
             counters,
             selected,
             files: false,
-            accept_events: Vec::new(),
+            perf_events: Vec::new(),
             counted: Vec::new(),
             refusals: Vec::new(),
         };
@@ -138,56 +129,39 @@ impl Probes {
     }
 
     fn attach(&mut self, selection: &Selection<'_>, btf: &Btf) -> Result<(), LoadError> {
-        if selection.state {
-            // The twin first: it must be there before the main program can be interrupted.
-            let twin = self.tp_btf("state_shadow", "inet_sock_set_state", btf);
-            self.keep(twin);
-            self.tp_btf("state", "inet_sock_set_state", btf)?;
-            self.counted.push("state");
-        }
-        if selection.mini {
-            for (program, tracepoint) in MINI {
-                let attached = self.tp_btf(program, tracepoint, btf);
-                // Nearly all that kfree_skb tells is of other sockets, and so are its misses.
-                if self.keep(attached) && program != "mini_segment" {
-                    self.counted.push(program);
+        let mut cgroup = None;
+        for attachment in &selection.programs {
+            let name = attachment.program;
+            let attached = match attachment.on {
+                On::TpBtf(event) => self.tp_btf(name, event, btf),
+                On::RawTp(event) => self.raw_tp(name, event),
+                On::Tracepoint(category, events) => {
+                    self.tracepoint(name, selection.tracefs, category, events)
                 }
-            }
-        }
-        if selection.eof {
-            let attached = self.tp_btf("eof", "sock_recv_length", btf);
-            self.keep(attached);
-        }
-        match &selection.accept {
-            AcceptBy::Syscalls(tracefs) => {
-                let attached = self.accept_syscalls(tracefs);
-                if self.keep(attached) {
-                    self.counted.push("accept_exit");
+                On::Fentry(function) => self.fentry(name, function, btf),
+                On::Fexit(function) => self.fexit(name, function, btf),
+                On::Kprobe(function) => self.kprobe(name, function),
+                On::SockCreate | On::SockOps => match open_once(&mut cgroup) {
+                    Ok(root) => self.on_cgroup(name, attachment.on, root),
+                    Err(e) => Err(refusal_because(name, &format!("no root cgroup: {e}"))),
+                },
+            };
+            match attached {
+                Ok(()) if attachment.skipped != Skipped::Nothing => {
+                    self.counted.push((name, attachment.skipped));
                 }
+                Ok(()) => {}
+                Err(refusal) if attachment.required => return Err(refusal.into()),
+                Err(refusal) => self.refusals.push(refusal),
             }
-            AcceptBy::RawSysExit => {
-                let attached = self.accept_raw();
-                if self.keep(attached) {
-                    self.counted.push("accept_raw");
-                }
-            }
-            AcceptBy::Nothing => {}
         }
         if selection.files {
-            let loaded = self.load_files(btf);
-            self.files = self.keep(loaded);
-        }
-        Ok(())
-    }
-
-    fn keep(&mut self, attached: Result<(), Refusal>) -> bool {
-        match attached {
-            Ok(()) => true,
-            Err(refusal) => {
-                self.refusals.push(refusal);
-                false
+            match self.load_files(btf) {
+                Ok(()) => self.files = true,
+                Err(refusal) => self.refusals.push(refusal),
             }
         }
+        Ok(())
     }
 
     fn tp_btf(&mut self, name: &'static str, event: &str, btf: &Btf) -> Result<(), Refusal> {
@@ -199,52 +173,101 @@ impl Probes {
         Ok(())
     }
 
-    fn accept_raw(&mut self) -> Result<(), Refusal> {
-        const NAME: &str = "accept_raw";
-        let program: &mut RawTracePoint = self.program(NAME)?;
+    fn raw_tp(&mut self, name: &'static str, event: &str) -> Result<(), Refusal> {
+        let program: &mut RawTracePoint = self.program(name)?;
         program
             .load()
-            .and_then(|()| program.attach("sys_exit"))
-            .map_err(|e| refusal(NAME, &e))?;
+            .and_then(|()| program.attach(event))
+            .map_err(|e| refusal(name, &e))?;
         Ok(())
     }
 
-    fn accept_syscalls(&mut self, tracefs: &Tracefs) -> Result<(), Refusal> {
-        const NAME: &str = "accept_exit";
-        let program: &mut TracePoint = self.program(NAME)?;
-        program.load().map_err(|e| refusal(NAME, &e))?;
-        let fd = program.fd().map_err(|e| refusal(NAME, &e))?;
-        let fd = fd.try_clone().map_err(|e| Refusal {
-            program: NAME,
-            why: e.to_string(),
-        })?;
-        for call in ["sys_exit_accept", "sys_exit_accept4"] {
-            let attached = tracefs.attach(fd.as_fd(), "syscalls", call);
-            let event = attached.map_err(|e| Refusal {
-                program: NAME,
-                why: format!("it cannot be attached to {call}: {e}"),
+    fn fentry(&mut self, name: &'static str, function: &str, btf: &Btf) -> Result<(), Refusal> {
+        let program: &mut FEntry = self.program(name)?;
+        program
+            .load(function, btf)
+            .and_then(|()| program.attach())
+            .map_err(|e| refusal(name, &e))?;
+        Ok(())
+    }
+
+    fn fexit(&mut self, name: &'static str, function: &str, btf: &Btf) -> Result<(), Refusal> {
+        let program: &mut FExit = self.program(name)?;
+        program
+            .load(function, btf)
+            .and_then(|()| program.attach())
+            .map_err(|e| refusal(name, &e))?;
+        Ok(())
+    }
+
+    fn kprobe(&mut self, name: &'static str, function: &str) -> Result<(), Refusal> {
+        let program: &mut KProbe = self.program(name)?;
+        program
+            .load()
+            .and_then(|()| program.attach(function, 0))
+            .map_err(|e| refusal(name, &e))?;
+        Ok(())
+    }
+
+    fn on_cgroup(&mut self, name: &'static str, on: On, root: &OwnedFd) -> Result<(), Refusal> {
+        // A link leaves others' programs there in peace, and takes no flag for it.
+        const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+        let attached = match on {
+            On::SockCreate => {
+                let program: &mut CgroupSock = self.program(name)?;
+                program
+                    .load()
+                    .and_then(|()| program.attach(root, MODE).map(drop))
+            }
+            _ => {
+                let program: &mut SockOps = self.program(name)?;
+                program
+                    .load()
+                    .and_then(|()| program.attach(root, MODE).map(drop))
+            }
+        };
+        attached.map_err(|e| refusal(name, &e))
+    }
+
+    fn tracepoint(
+        &mut self,
+        name: &'static str,
+        tracefs: Option<&Tracefs>,
+        category: &str,
+        events: &[&str],
+    ) -> Result<(), Refusal> {
+        let tracefs = tracefs.ok_or_else(|| refusal_because(name, "no tracefs"))?;
+        let program: &mut TracePoint = self.program(name)?;
+        program.load().map_err(|e| refusal(name, &e))?;
+        let fd = program.fd().map_err(|e| refusal(name, &e))?;
+        let fd = fd
+            .try_clone()
+            .map_err(|e| refusal_because(name, &e.to_string()))?;
+        for event in events {
+            let attached = tracefs.attach(fd.as_fd(), category, event);
+            let event = attached.map_err(|e| {
+                refusal_because(name, &format!("it cannot be attached to {event}: {e}"))
             })?;
-            self.accept_events.push(event);
+            self.perf_events.push(event);
         }
         Ok(())
     }
 
     fn load_files(&mut self, btf: &Btf) -> Result<(), Refusal> {
-        const NAME: &str = "files";
-        let program: &mut Iter = self.program(NAME)?;
+        let program: &mut Iter = self.program(FILES)?;
         program
             .load("task_file", btf)
-            .map_err(|e| refusal(NAME, &e))
+            .map_err(|e| refusal(FILES, &e))
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, Refusal>
     where
         &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
     {
-        let program = self.ebpf.program_mut(name).ok_or_else(|| Refusal {
-            program: name,
-            why: "it is not in the object".to_owned(),
-        })?;
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or_else(|| refusal_because(name, "it is not in the object"))?;
         program.try_into().map_err(|e| refusal(name, &e))
     }
 
@@ -253,11 +276,12 @@ impl Probes {
         &self.refusals
     }
 
-    /// Whether the life of minisockets is seen.
-    pub(crate) fn sees_minisockets(&self) -> bool {
-        MINI.iter()
-            .take(3)
-            .all(|(program, _)| self.counted.contains(program))
+    /// Whether all of these programs are attached.
+    pub(crate) fn runs(&self, programs: &[Attachment]) -> bool {
+        let refused = |name| self.refusals.iter().any(|refusal| refusal.program == name);
+        !programs
+            .iter()
+            .any(|attachment| refused(attachment.program))
     }
 
     /// Gives up to `limit` records to `take`; true if there may be more.
@@ -285,13 +309,12 @@ impl Probes {
             Ok(self.counters.get(&index, 0)?.iter().sum())
         };
         let mut missed = 0;
-        for name in &self.counted {
-            let skipped = self.recursion_misses(name);
-            let made_up = match *name {
-                "state" => count(counters::SHADOW_STATE)?,
+        for (name, skipped) in &self.counted {
+            let made_up = match skipped {
+                Skipped::MadeUp => count(counters::SHADOW_STATE)?,
                 _ => 0,
             };
-            missed += skipped.saturating_sub(made_up);
+            missed += self.recursion_misses(name).saturating_sub(made_up);
         }
         Ok(Loss {
             ring_full: count(counters::RING_FULL)?,
@@ -309,12 +332,7 @@ impl Probes {
         let Some(program) = self.ebpf.program(name) else {
             return 0;
         };
-        let fd = match program {
-            aya::programs::Program::BtfTracePoint(p) => p.fd().map(|fd| fd.as_fd().as_raw_fd()),
-            aya::programs::Program::RawTracePoint(p) => p.fd().map(|fd| fd.as_fd().as_raw_fd()),
-            aya::programs::Program::TracePoint(p) => p.fd().map(|fd| fd.as_fd().as_raw_fd()),
-            _ => return 0,
-        };
+        let fd = program.fd().map(|fd| fd.as_fd().as_raw_fd());
         let Ok(fd) = fd else { return 0 };
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
         let line = info
@@ -335,7 +353,7 @@ impl Probes {
     /// If the iterator cannot be made or read.
     pub(crate) fn holders(&mut self, mut take: impl FnMut(HeldFile)) -> io::Result<()> {
         let other = |e: &dyn std::error::Error| io::Error::other(e.to_string());
-        let program: &mut Iter = self.program("files").map_err(|e| other(&e))?;
+        let program: &mut Iter = self.program(FILES).map_err(|e| other(&e))?;
         let id = program.attach().map_err(|e| other(&e))?;
         let link = program.take_link(id).map_err(|e| other(&e))?;
         let mut file = link.into_file().map_err(|e| other(&e))?;
@@ -362,6 +380,13 @@ impl Probes {
         }
     }
 
+    /// Whether maps can be read and the iterator can be opened with the privileges of now.
+    pub(crate) fn usable(&mut self) -> bool {
+        self.loss().is_ok()
+            && self.selected.keys().all(|key| key.is_ok())
+            && (!self.files || self.holders(|_| ()).is_ok())
+    }
+
     /// Follows a socket that was there before an owner filter could judge its birth.
     ///
     /// # Errors
@@ -380,6 +405,18 @@ impl Probes {
         // Gone already is as good.
         let _ = self.selected.remove(&cookie);
     }
+}
+
+fn open_once(slot: &mut Option<OwnedFd>) -> io::Result<&OwnedFd> {
+    match slot {
+        Some(root) => Ok(root),
+        None => Ok(slot.insert(cgroup::root()?)),
+    }
+}
+
+fn refusal_because(program: &'static str, why: &str) -> Refusal {
+    let why = why.to_owned();
+    Refusal { program, why }
 }
 
 fn refusal(program: &'static str, error: &ProgramError) -> Refusal {

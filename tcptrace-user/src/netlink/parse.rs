@@ -387,15 +387,29 @@ mod tests {
         }
     }
 
+    fn read_all(bytes: &[u8]) {
+        let _ = socket(bytes, AT, 1);
+        for message in Messages::new(bytes).flatten() {
+            if let Body::Socket(payload) = message.body {
+                let _ = socket(payload, AT, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn regressions_are_survived() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/regressions/netlink");
+        let files: Vec<_> = std::fs::read_dir(dir).unwrap().collect();
+        assert!(!files.is_empty());
+        for file in files {
+            read_all(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-            let _ = socket(&bytes, AT, 1);
-            for message in Messages::new(&bytes).flatten() {
-                if let Body::Socket(payload) = message.body {
-                    let _ = socket(payload, AT, 1);
-                }
-            }
+            read_all(&bytes);
         }
 
         #[test]

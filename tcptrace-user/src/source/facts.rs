@@ -27,19 +27,19 @@ pub(crate) struct HolderScan {
 
 impl HolderScan {
     /// Scans the files of all processes.
-    pub(crate) fn run(&mut self, probes: &mut Probes) {
+    pub(crate) fn run(&mut self, probes: Option<&mut Probes>) {
         self.by_cookie.clear();
         self.by_inode = None;
-        let listed = probes.lists_holders()
-            && probes
-                .holders(|held| {
-                    self.by_cookie.entry(held.cookie).or_default().push(Holder {
-                        pid: held.tgid,
-                        fd: held.fd,
-                        comm: Comm::from_kernel(held.comm),
-                    });
-                })
-                .is_ok();
+        let listed = probes.filter(|p| p.lists_holders()).is_some_and(|probes| {
+            let listed = probes.holders(|held| {
+                self.by_cookie.entry(held.cookie).or_default().push(Holder {
+                    pid: held.tgid,
+                    fd: held.fd,
+                    comm: Comm::from_kernel(held.comm),
+                });
+            });
+            listed.is_ok()
+        });
         if listed {
             for holders in self.by_cookie.values_mut() {
                 holders.sort_unstable();
@@ -54,7 +54,12 @@ impl HolderScan {
     pub(crate) fn of(&self, cookie: u64, inode: Option<u32>) -> Option<&[Holder]> {
         match (&self.by_inode, inode) {
             (None, _) => Some(self.by_cookie.get(&cookie).map_or(&[], Vec::as_slice)),
-            (Some(owners), Some(inode)) => Some(owners.of(inode)),
+            // Somebody holds a socket that has a file.
+            (Some(owners), Some(inode)) => {
+                let holders = owners.of(inode);
+                let hidden = owners.hidden_processes > 0 && inode != 0 && holders.is_empty();
+                (!hidden).then_some(holders)
+            }
             (Some(_), None) => None,
         }
     }

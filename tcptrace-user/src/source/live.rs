@@ -18,6 +18,7 @@ use crate::clock;
 use crate::kernel::probes::Probes;
 use crate::netns;
 use crate::pipeline::{Pipeline, Sink};
+use crate::privileges;
 use crate::proc;
 
 /// Records taken from the ring before anything else gets its turn.
@@ -39,6 +40,10 @@ const SWEEP_COST: u64 = 50;
 /// most 5 % of one CPU.
 const FACTS_COST: u64 = 20;
 
+/// How many times its own cost a poll waits before the next, where nothing but polls tells: it takes
+/// at most a fifth of one CPU.
+const POLL_COST: u64 = 4;
+
 /// Where minisockets are not seen by events they are sampled this often, ns.
 const SAMPLE_EVERY: u64 = 1_000_000_000;
 
@@ -54,6 +59,8 @@ pub(crate) struct Dumps {
     pub(crate) minisockets: Minisockets,
     /// Only these network namespaces; empty: all.
     pub(crate) netns: Vec<u32>,
+    /// Nothing else tells of sockets: a dump every so many ns.
+    pub(crate) polled_ns: Option<u64>,
 }
 
 impl Dumps {
@@ -70,7 +77,8 @@ impl Dumps {
 
 /// Everything that is read while `watch` runs.
 pub(crate) struct Live {
-    probes: Probes,
+    /// `None`: nothing is attached, and dumps are all there is.
+    probes: Option<Probes>,
     decoder: Decoder,
     scan: HolderScan,
     dumps: Dumps,
@@ -82,6 +90,9 @@ pub(crate) struct Live {
     last_loss: Loss,
     loss_at: Mono,
     sweep_at: Mono,
+    /// When the last dump began, and the longest time between two of them, ns.
+    swept_at: Option<Mono>,
+    longest_gap: u64,
     /// Not before this, even if something was lost: dumping takes time from draining.
     sweep_after_loss: Mono,
     facts_at: Mono,
@@ -95,9 +106,10 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// A source over loaded programs. Without `owner_filter` they follow every socket.
+    /// A source over loaded programs, or over dumps alone. Without `owner_filter` they follow every
+    /// socket.
     pub(crate) fn new(
-        probes: Probes,
+        probes: Option<Probes>,
         decoder: Decoder,
         owner_filter: Option<OwnerFilter>,
         dumps: Dumps,
@@ -113,6 +125,8 @@ impl Live {
             last_loss: Loss::default(),
             loss_at: Mono(0),
             sweep_at: Mono(0),
+            swept_at: None,
+            longest_gap: 0,
             sweep_after_loss: Mono(0),
             facts_at: Mono(0),
             new_threads: Vec::new(),
@@ -125,6 +139,11 @@ impl Live {
     /// How long to sleep before the next [`Live::step`].
     pub(crate) fn pause(&self) -> Duration {
         self.pause
+    }
+
+    /// The longest time between two dumps, ns.
+    pub(crate) fn longest_gap(&self) -> u64 {
+        self.longest_gap
     }
 
     /// What went wrong without ending the watch, once.
@@ -158,13 +177,13 @@ impl Live {
         if now >= self.sweep_at {
             self.sweep(pipeline)?;
             // Those whose birth is still in the ring are known after it is drained.
-            let selected = self.probes.selected();
+            let selected = self.probes.as_ref().map(Probes::selected);
             self.drain(pipeline)?;
-            for cookie in selected
-                .into_iter()
-                .filter(|c| !pipeline.tracker().knows(*c))
-            {
-                self.probes.unselect(cookie);
+            let gone = |c: &u64| !pipeline.tracker().knows(*c);
+            for cookie in selected.unwrap_or_default().into_iter().filter(gone) {
+                if let Some(probes) = &mut self.probes {
+                    probes.unselect(cookie);
+                }
             }
         }
         let owed = pipeline
@@ -202,13 +221,16 @@ impl Live {
         let mut written = Ok(());
         loop {
             let Live {
-                probes,
+                probes: Some(probes),
                 decoder,
                 undecodable,
                 new_threads,
                 seen,
                 ..
-            } = self;
+            } = self
+            else {
+                return Ok(0);
+            };
             let more = probes.drain(BATCH, |record| {
                 taken += record.len() + 8;
                 match decoder.decode(record) {
@@ -225,7 +247,7 @@ impl Live {
             });
             // What comes in while we drain can keep us here only so long: the rest of a full
             // ring, then the others get their turn.
-            if !more || taken > self.probes.ring_bytes() as usize * 2 {
+            if !more || taken > probes.ring_bytes() as usize * 2 {
                 return written.map(|()| taken);
             }
         }
@@ -246,7 +268,10 @@ impl Live {
     }
 
     fn loss<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
-        let loss = match self.probes.loss() {
+        let Some(probes) = &self.probes else {
+            return Ok(());
+        };
+        let loss = match probes.loss() {
             Ok(loss) => Loss {
                 undecodable: self.undecodable,
                 map_full: loss.map_full + self.map_full,
@@ -273,15 +298,17 @@ impl Live {
     /// Dumps all sockets of all namespaces.
     fn sweep<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
         let began = clock::mono();
+        let gap = self.swept_at.replace(began).map_or(0, |at| began.since(at));
+        self.longest_gap = self.longest_gap.max(gap);
         if self.owner_filter.is_some() {
-            self.scan.run(&mut self.probes);
+            self.scan.run(self.probes.as_mut());
         }
         pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }))?;
         let (mut whole, mut partly, mut hidden) = (Vec::new(), Vec::new(), 0);
-        let found = match netns::all() {
+        let found = match netns::wanted(&self.dumps.netns) {
             Ok(found) => {
-                hidden = match rustix::process::geteuid().is_root() {
-                    // What is hidden even from root is the kernel's own, or shares our namespace.
+                hidden = match privileges::sees_all_processes() {
+                    // What is hidden even so is the kernel's own, or shares our namespace.
                     true => 0,
                     false => found.hidden_processes as u32,
                 };
@@ -293,10 +320,6 @@ impl Live {
             }
         };
         for namespace in found {
-            let wanted = &self.dumps.netns;
-            if !wanted.is_empty() && !wanted.contains(&namespace.inode) {
-                continue;
-            }
             match self.dump(&namespace, pipeline)? {
                 Ok(()) => whole.push(namespace.inode),
                 Err(why) => {
@@ -313,15 +336,17 @@ impl Live {
             partly,
             hidden,
         }))?;
-        let every = match self.dumps.minisockets {
-            Minisockets::Sampled => SAMPLE_EVERY,
-            Minisockets::Seen | Minisockets::Ignored => SWEEP_EVERY,
+        let (every, share) = match (self.dumps.polled_ns, self.dumps.minisockets) {
+            (Some(ns), _) => (ns, POLL_COST),
+            (None, Minisockets::Sampled) => (SAMPLE_EVERY, SWEEP_COST),
+            (None, Minisockets::Seen | Minisockets::Ignored) => (SWEEP_EVERY, SWEEP_COST),
         };
         // What is known of processes is looked up anew: they exec, and the tracker forgets those to
         // which no socket leads.
         self.seen.clear();
-        let rest = at.since(began) * SWEEP_COST;
-        self.sweep_at = at.plus(every.max(rest));
+        let rest = at.since(began) * share;
+        // From begin to begin, as far as that leaves the rest.
+        self.sweep_at = began.plus(every).max(at.plus(rest));
         self.sweep_after_loss = at.plus(rest / 4);
         Ok(())
     }
@@ -376,7 +401,10 @@ impl Live {
             return true;
         }
         let followed = filter(socket, &self.scan);
-        if followed && let Err(error) = self.probes.select(socket.cookie) {
+        if followed
+            && let Some(probes) = &mut self.probes
+            && let Err(error) = probes.select(socket.cookie)
+        {
             self.map_full += 1;
             if self.map_full == 1 {
                 let notice = format!("not every socket can be followed: {error}");
@@ -407,7 +435,7 @@ impl Live {
         for socket in &sockets {
             pipeline.feed(&Input::Socket(*socket))?;
         }
-        self.scan.run(&mut self.probes);
+        self.scan.run(self.probes.as_mut());
         for definition in facts::definitions(&wanted, &sockets, &self.scan, pipeline.tracker()) {
             pipeline.feed(&Input::Define(definition))?;
         }
@@ -418,7 +446,12 @@ impl Live {
 
     /// Sleeps less the fuller the ring was found.
     fn adapt(&mut self, taken: usize) {
-        let full = self.probes.ring_bytes() as usize;
+        let Some(probes) = &self.probes else {
+            let left = self.sweep_at.since(clock::mono());
+            self.pause = Duration::from_nanos(left).clamp(Duration::from_millis(1), PAUSE_MAX);
+            return;
+        };
+        let full = probes.ring_bytes() as usize;
         self.pause = if taken > full / 8 {
             PAUSE_MIN
         } else if taken > full / 64 {
@@ -432,7 +465,9 @@ impl Live {
 fn acting(body: &EventBody) -> Option<&Actor> {
     match body {
         EventBody::State(change) => change.actor.as_ref(),
-        EventBody::Accept { actor, .. } | EventBody::Eof { actor } => Some(actor),
+        EventBody::Accept { actor, .. }
+        | EventBody::Close { actor, .. }
+        | EventBody::Eof { actor } => Some(actor),
         EventBody::Mini { .. } | EventBody::LeftOut => None,
     }
 }

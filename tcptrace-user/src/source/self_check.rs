@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tcptrace_common::config::Config;
+use tcptrace_core::cause::Cause;
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::input::{Event, EventBody};
 use tcptrace_core::state::{StateSet, TcpState};
@@ -23,15 +24,19 @@ use crate::netns;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Checks the programs of the plan: `Ok` says what was compared, `Err` what differed.
-pub(crate) fn run(kernel: &mut Kernel, plan: &Plan) -> Result<String, String> {
+pub(crate) fn run(kernel: &Kernel, plan: &Plan) -> Result<String, String> {
     let scope = Scope {
         states: StateSet::all(),
+        closes: true,
         config: Config::ZERO,
         ring_bytes: 1 << 20,
         selected_max: 1,
     };
     let mut probes = start::start(kernel, plan, &scope).map_err(|e| format!("{e:#}"))?;
-    let decoder = start::decoder(kernel);
+    let decoder = Decoder {
+        hz: kernel.facts.hz.unwrap_or(250),
+        mini_death: Box::new(|_, _| Cause::Unknown),
+    };
     let made = Made::connect().map_err(|e| format!("self-check: no loopback connection: {e}"))?;
     let mut seen = Seen::default();
     let began = Instant::now();

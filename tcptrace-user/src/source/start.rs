@@ -10,7 +10,7 @@ use crate::embed::OBJECT;
 use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
 use crate::kernel::plan::{Event, Mechanism, Plan};
-use crate::kernel::probes::{AcceptBy, LoadError, Probes, Selection};
+use crate::kernel::probes::{LoadError, Probes, Selection};
 
 /// Ring buffer, unless told otherwise: 0.2 s without a drain at 500,000 events/s.
 pub(crate) const RING_BYTES: u32 = 16 << 20;
@@ -19,6 +19,8 @@ pub(crate) const RING_BYTES: u32 = 16 << 20;
 pub(crate) struct Scope {
     /// States whose entry, exit and dwell time are wanted.
     pub(crate) states: StateSet,
+    /// The close of dead sockets is wanted, too.
+    pub(crate) closes: bool,
     /// The filters of the programs.
     pub(crate) config: Config,
     /// Bytes of the ring buffer.
@@ -35,28 +37,32 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
     let layout = kernel
         .layout
         .context("no field offsets, though the plan says that it can run")?;
-    let minis = watches_minisockets(scope.states) && plan.chosen(Event::Minisocket).is_some();
     let handler = kernel.symbols.as_ref().and_then(|s| s.tw_timer_handler());
+    let events = [
+        (Event::State, true),
+        (Event::Minisocket, watches_minisockets(scope.states)),
+        (Event::Accept, true),
+        (Event::Close, scope.closes),
+        (Event::Eof, scope.states.contains(TcpState::CloseWait)),
+    ];
+    let wanted = events.into_iter().filter(|(_, wanted)| *wanted);
     let selection = Selection {
         layout,
+        btf_file: kernel.btf_file.as_deref(),
         config: Config {
             states: event_states(scope.states).bits(),
             tw_timer_handler: handler.unwrap_or(0),
+            accept_args: kernel.arguments.accept,
+            recvmsg_args: kernel.arguments.recvmsg,
             ..scope.config
         },
         ring_bytes: scope.ring_bytes,
         selected_max: scope.selected_max,
-        state: true,
-        mini: minis && handler.is_some(),
-        accept: match plan.chosen(Event::Accept).map(|c| c.mechanism) {
-            Some(Mechanism::Tracepoint) => kernel
-                .tracefs
-                .as_ref()
-                .map_or(AcceptBy::Nothing, AcceptBy::Syscalls),
-            Some(Mechanism::RawTp) => AcceptBy::RawSysExit,
-            _ => AcceptBy::Nothing,
-        },
-        eof: plan.chosen(Event::Eof).is_some() && scope.states.contains(TcpState::CloseWait),
+        programs: wanted
+            .flat_map(|(event, _)| plan.programs(event))
+            .copied()
+            .collect(),
+        tracefs: kernel.tracefs.as_ref(),
         files: plan
             .chosen(Event::Owners)
             .is_some_and(|c| c.mechanism == Mechanism::Iter),
@@ -99,8 +105,8 @@ fn cannot_load(error: LoadError) -> anyhow::Error {
     CannotRun {
         what: "cannot load the eBPF programs".to_owned(),
         why: format!("{:#}", anyhow::Error::from(error)),
-        fix: "run `tcptrace doctor` to see what this kernel offers; `tcptrace snapshot` works \
-              without BPF"
+        fix: "run `tcptrace doctor` to see what this kernel offers; `tcptrace watch \
+              --hooks netlink` and `tcptrace snapshot` work without BPF"
             .to_owned(),
     }
     .into()

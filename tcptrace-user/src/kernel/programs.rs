@@ -1,0 +1,153 @@
+//! Which programs of the object make up each mechanism, and what each hangs on.
+
+/// A program, and what it is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attachment {
+    /// Its name in the object.
+    pub(crate) program: &'static str,
+    /// What it hangs on.
+    pub(crate) on: On,
+    /// What a run means that the kernel skipped.
+    pub(crate) skipped: Skipped,
+    /// Nothing can be traced without it.
+    pub(crate) required: bool,
+}
+
+/// What a program hangs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    /// A BTF-typed tracepoint.
+    TpBtf(&'static str),
+    /// A raw tracepoint.
+    RawTp(&'static str),
+    /// Perf tracepoints of one category.
+    Tracepoint(&'static str, &'static [&'static str]),
+    /// The entry of a function, by a trampoline.
+    Fentry(&'static str),
+    /// The return of a function, by a trampoline.
+    Fexit(&'static str),
+    /// The entry or, for a kretprobe program, the return of a function, by a breakpoint.
+    Kprobe(&'static str),
+    /// socket(), on the root cgroup.
+    SockCreate,
+    /// TCP's callbacks, on the root cgroup.
+    SockOps,
+}
+
+/// What a run means that the kernel skipped, since the program, or another one of its kind, was
+/// active on that CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Skipped {
+    /// An event is lost.
+    Lost,
+    /// An event is lost, unless the twin made up for it.
+    MadeUp,
+    /// Nothing: the twin is one that makes up, or what it sees is seen again.
+    Nothing,
+}
+
+const fn lost(program: &'static str, on: On) -> Attachment {
+    let skipped = Skipped::Lost;
+    Attachment {
+        program,
+        on,
+        skipped,
+        required: false,
+    }
+}
+
+const fn unimportant(program: &'static str, on: On) -> Attachment {
+    let skipped = Skipped::Nothing;
+    Attachment {
+        program,
+        on,
+        skipped,
+        required: false,
+    }
+}
+
+const fn required(attachment: Attachment) -> Attachment {
+    Attachment {
+        required: true,
+        ..attachment
+    }
+}
+
+const fn made_up(program: &'static str, on: On) -> Attachment {
+    let skipped = Skipped::MadeUp;
+    Attachment {
+        program,
+        on,
+        skipped,
+        required: false,
+    }
+}
+
+const SET_STATE: &str = "inet_sock_set_state";
+
+// The twin first: it must be there before the main program can be interrupted.
+
+pub(super) const STATE_TP_BTF: &[Attachment] = &[
+    unimportant("state_shadow", On::TpBtf(SET_STATE)),
+    required(made_up("state", On::TpBtf(SET_STATE))),
+];
+pub(super) const STATE_RAW_TP: &[Attachment] = &[
+    required(unimportant("cookie_create", On::SockCreate)),
+    required(unimportant("cookie_established", On::SockOps)),
+    unimportant("state_raw_shadow", On::RawTp(SET_STATE)),
+    required(made_up("state_raw", On::RawTp(SET_STATE))),
+];
+pub(super) const STATE_TRACEPOINT: &[Attachment] = &[
+    required(unimportant("cookie_create", On::SockCreate)),
+    required(unimportant("cookie_established", On::SockOps)),
+    required(lost("state_perf", On::Tracepoint("sock", &[SET_STATE]))),
+];
+
+pub(super) const MINI_FENTRY: &[Attachment] = &[
+    lost("mini_schedule_fentry", On::Fentry("__inet_twsk_schedule")),
+    lost("mini_handler_fentry", On::Fentry("tw_timer_handler")),
+    lost("mini_kill_fentry", On::Fentry("inet_twsk_kill")),
+];
+pub(super) const MINI_KPROBE: &[Attachment] = &[
+    lost("mini_schedule_kprobe", On::Kprobe("__inet_twsk_schedule")),
+    lost("mini_handler_kprobe", On::Kprobe("tw_timer_handler")),
+    lost("mini_kill_kprobe", On::Kprobe("inet_twsk_kill")),
+];
+pub(super) const MINI_TIMERS: &[Attachment] = &[
+    lost("mini_start", On::TpBtf("timer_start")),
+    lost("mini_cancel", On::TpBtf("timer_cancel")),
+    lost("mini_expire", On::TpBtf("timer_expire_entry")),
+];
+pub(super) const MINI_TIMERS_AND_SEGMENTS: &[Attachment] = &[
+    MINI_TIMERS[0],
+    MINI_TIMERS[1],
+    MINI_TIMERS[2],
+    // Nearly all that kfree_skb tells is of other sockets, and so are its skipped runs.
+    unimportant("mini_segment", On::TpBtf("kfree_skb")),
+];
+
+pub(super) const ACCEPT_FEXIT: &[Attachment] =
+    &[lost("accept_fexit", On::Fexit("inet_csk_accept"))];
+pub(super) const ACCEPT_KRETPROBE: &[Attachment] =
+    &[lost("accept_kretprobe", On::Kprobe("inet_csk_accept"))];
+pub(super) const ACCEPT_SYSCALLS: &[Attachment] = &[lost(
+    "accept_exit",
+    On::Tracepoint("syscalls", &["sys_exit_accept", "sys_exit_accept4"]),
+)];
+pub(super) const ACCEPT_RAW: &[Attachment] = &[lost("accept_raw", On::RawTp("sys_exit"))];
+
+pub(super) const CLOSE_FENTRY: &[Attachment] = &[lost("close_fentry", On::Fentry("tcp_close"))];
+pub(super) const CLOSE_KPROBE: &[Attachment] = &[lost("close_kprobe", On::Kprobe("tcp_close"))];
+pub(super) const CLOSE_DESTROY: &[Attachment] =
+    &[lost("close_destroy", On::TpBtf("tcp_destroy_sock"))];
+
+// What is not seen here is told from the receive queue.
+
+pub(super) const EOF_TP_BTF: &[Attachment] = &[unimportant("eof", On::TpBtf("sock_recv_length"))];
+pub(super) const EOF_FEXIT: &[Attachment] = &[unimportant("eof_fexit", On::Fexit("tcp_recvmsg"))];
+pub(super) const EOF_KRETPROBE: &[Attachment] = &[
+    unimportant("eof_kprobe", On::Kprobe("tcp_recvmsg")),
+    unimportant("eof_kretprobe", On::Kprobe("tcp_recvmsg")),
+];
+
+pub(super) const FILES: &str = "files";

@@ -1,0 +1,161 @@
+//! Mode netlink: nothing is attached, sock_diag is asked again and again.
+
+use std::time::Duration;
+
+use tcptrace_tests::kernel::timer_span;
+use tcptrace_tests::lab::{Conn, Lab};
+use tcptrace_tests::oracle::ss;
+use tcptrace_tests::require;
+use tcptrace_tests::tcptrace::{Event, Tracer};
+use tcptrace_tests::truth::Span;
+
+const SEC: u64 = 1_000_000_000;
+/// The interval, and what a loaded machine adds to it; twice, since a stay has two ends.
+const WIDEST: u64 = 3 * SEC;
+
+#[test]
+fn a_leak_is_listed_with_its_owner_and_bounds() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let watch = polled(&lab, &["--min-age", "300ms"]);
+    let notice = watch.process().err.text();
+    assert!(notice.contains("mode netlink"), "{notice}");
+    let mut conn = lab.connect();
+    let fin = conn.client.act("close C");
+    let seen = conn.server.act("wait S 8");
+
+    let stuck = watch.stuck(&conn.s.id(), "close_wait");
+    assert_eq!(stuck.number("pid"), u64::from(conn.server.pid()));
+    assert_eq!(stuck.text("verdict"), "fin_unread");
+    assert_bounded(&stuck);
+    assert!(stuck.number("age_ns") <= stuck.at - fin.before);
+
+    std::thread::sleep(Duration::from_millis(700));
+    let close = conn.server.act("close S");
+    let resolved = watch.wait_for("CLOSE_WAIT resolved", |e| {
+        e.kind() == "resolved" && e.id() == conn.s.id()
+    });
+    assert_bounded(&resolved);
+    resolved.assert_allows(Span::between(
+        (fin.before, seen.after),
+        (close.before, close.after),
+    ));
+    let run = watch.stop();
+    assert_eq!(run.summary["completeness"]["mode"], "netlink");
+    assert_eq!(run.completeness("polled_ns"), SEC / 4);
+    // What was not seen is no loss here, and the socket came in our time.
+    assert!(run.complete(), "{}", run.summary);
+    assert_eq!(run.count("close_wait", "before"), 0, "{}", run.summary);
+    assert_eq!(run.count("close_wait", "entered"), 1);
+    assert_eq!(run.count("close_wait", "estimated"), 1);
+}
+
+#[test]
+fn the_first_line_has_the_owner_and_owners_are_filtered() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let server = lab.peer();
+    let pid = server.pid();
+    let wanted = pid.to_string();
+    let watch = polled(&lab, &["-s", "close_wait", "--min-age", "0", "-p", &wanted]);
+    let mut conn = Conn::between(lab.peer(), server, &lab.ip.to_string());
+    let mut other = lab.connect();
+    for conn in [&mut other, &mut conn] {
+        conn.client.act("close C");
+        conn.server.act("wait S 8");
+    }
+    let stuck = watch.stuck(&conn.s.id(), "close_wait");
+    assert_eq!(stuck.number("pid"), u64::from(pid));
+    let run = watch.stop();
+    assert!(run.events.iter().all(|e| e.id() == conn.s.id()), "{run:?}");
+    assert_eq!(run.count("close_wait", "open"), 1, "{}", run.summary);
+}
+
+#[test]
+fn the_times_of_minisockets_bracket_the_truth() {
+    require!(root, tracer, ss, sock_destroy);
+    let lab = Lab::new();
+    let watch = polled(&lab, &["--interval", "50ms", "--min-age", "0"]);
+    let mut conn = lab.connect();
+    let close = conn.client.act("close C");
+    let acked = ss::wait(&lab.ns, &close, "fin_wait2");
+    std::thread::sleep(Duration::from_millis(1200));
+    let fin = conn.server.act("close S");
+    let over = ss::wait(&lab.ns, &close, "time_wait");
+    let left = resolved(&watch, &conn.c.id(), "fin_wait2");
+    assert_eq!(left.text("new_state"), "time_wait");
+    assert_eq!(left.text("cause"), "peer_fin");
+    left.assert_allows(Span::between((close.before, acked), (fin.before, over)));
+
+    std::thread::sleep(Duration::from_millis(1200));
+    let before = tcptrace_tests::truth::now_ns();
+    ss::destroy(&lab.ns, &conn.c);
+    let after = tcptrace_tests::truth::now_ns();
+    let left = resolved(&watch, &conn.c.id(), "time_wait");
+    // Too early for the timer, and nothing tells who did it.
+    assert_eq!(left.text("cause"), "end_not_seen");
+    left.assert_allows(Span::between((fin.before, over), (before, after)));
+    let run = watch.stop();
+    assert!(run.complete(), "{}", run.summary);
+    assert_eq!(run.completeness("polled_ns"), SEC / 20);
+}
+
+#[test]
+fn an_orphans_time_in_fin_wait2_is_bracketed() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    lab.ns.sysctl("tcp_fin_timeout", "3");
+    let watch = polled(&lab, &["--min-age", "0"]);
+    let mut conn = lab.connect();
+    conn.client.act("close C");
+    let left = resolved(&watch, &conn.c.id(), "fin_wait2");
+    assert_eq!(left.text("new_state"), "close");
+    left.assert_allows(timer_span(3 * SEC));
+    assert!(watch.stop().complete());
+}
+
+/// Shorter than a poll: at most that long, and never 0.
+#[test]
+fn what_is_too_short_to_be_measured_is_not_0() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let watch = polled(
+        &lab,
+        &["--interval", "1s", "-s", "close_wait", "--min-age", "0"],
+    );
+    // Of many short stays, some meet a poll.
+    for _ in 0..40 {
+        let mut conn = lab.connect();
+        conn.client.act("close C");
+        conn.server.act("wait S 8");
+        std::thread::sleep(Duration::from_millis(100));
+        conn.server.act("close S");
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let run = watch.stop();
+    assert!(run.count("close_wait", "left") > 0, "{}", run.summary);
+    assert!(run.count("close_wait", "left") < 40, "{}", run.summary);
+    assert!(run.count("close_wait", "min_ns") > 0, "{}", run.summary);
+    assert!(run.complete(), "{}", run.summary);
+}
+
+fn polled(lab: &Lab, args: &[&str]) -> Tracer {
+    lab.watch(&[&["--hooks", "netlink"][..], args].concat())
+}
+
+#[track_caller]
+fn resolved(watch: &Tracer, id: &str, state: &str) -> Event {
+    let event = watch.wait_for(&format!("{id} resolved from {state}"), |e| {
+        e.kind() == "resolved" && e.id() == id && e.text("state") == state
+    });
+    assert_bounded(&event);
+    event
+}
+
+/// It is an estimate with two bounds that are worth something.
+#[track_caller]
+fn assert_bounded(event: &Event) {
+    assert_eq!(event.value["estimated"], true, "{}", event.value);
+    let (min, max) = (event.number("age_min_ns"), event.number("age_max_ns"));
+    assert!(min <= max && max - min < WIDEST, "{}", event.value);
+}
