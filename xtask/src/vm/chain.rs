@@ -5,21 +5,23 @@ use clap::ValueEnum;
 /// A choice of mechanisms, as kernels and administrators leave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Chain {
-    /// Everything, trampolines first
+    /// Functions by trampolines, states by tracepoints with BTF
     Fentry,
-    /// No trampolines
+    /// Functions by breakpoints, states by raw tracepoints
     Kprobe,
-    /// Tracepoints only
+    /// No functions, only tracepoints
     Tracepoint,
 }
 
 impl Chain {
-    /// What the tracer's `--hooks` gets; `None` leaves the choice to the tracer.
-    pub(crate) fn hooks(self) -> Option<&'static str> {
+    /// What the tracer's `--hooks` gets. The mechanisms that tell of states and of owners differ
+    /// in what a kernel needs for them: raw_tp and proc stand in where it is too old for the
+    /// others.
+    pub(crate) fn hooks(self) -> &'static str {
         match self {
-            // The mechanisms of these two come with the hooks on functions.
-            Chain::Fentry | Chain::Kprobe => None,
-            Chain::Tracepoint => None,
+            Chain::Fentry => "fentry,tp_btf,raw_tp,iter,proc",
+            Chain::Kprobe => "kprobe,raw_tp,iter,proc",
+            Chain::Tracepoint => "tp_btf,raw_tp,tracepoint,iter,proc",
         }
     }
 
