@@ -16,6 +16,8 @@ pub const FLAG_SELECTED: u32 = 1 << 0;
 pub const FLAG_SELECT_ACTIVE: u32 = 1 << 1;
 /// Select sockets that were accepted from a listener.
 pub const FLAG_SELECT_PASSIVE: u32 = 1 << 2;
+/// Note minisockets in FIN_WAIT_2 by their ends: segments are seen without their socket.
+pub const FLAG_NOTE_FIN_WAIT2: u32 = 1 << 3;
 
 /// An address prefix; IPv4 as its v4-mapped IPv6 form, so that one rule serves both.
 #[repr(C)]

@@ -113,4 +113,16 @@ layout! {
     task_start_boottime,
     /// `net.ns.inum`: the number in /proc/PID/ns/net.
     net_ns_inum,
+    /// `sk_buff.head`.
+    skb_head,
+    /// `sk_buff.transport_header`, from `head`.
+    skb_transport_header,
+    /// `sk_buff.network_header`, from `head`.
+    skb_network_header,
+    /// `sk_buff.protocol`, big endian.
+    skb_protocol,
+    /// `sk_buff.dev`.
+    skb_dev,
+    /// `net_device.nd_net.net`.
+    dev_net,
 }

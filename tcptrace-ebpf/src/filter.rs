@@ -77,7 +77,7 @@ pub(crate) fn wants_tuple(tuple: &Tuple) -> bool {
 
 /// The address as two halves with their bytes in network order, IPv4 in its v4-mapped form.
 #[inline(always)]
-fn halves(addr: &[u8; 16], family: u16) -> [u64; 2] {
+pub(crate) fn halves(addr: &[u8; 16], family: u16) -> [u64; 2] {
     let half = |at: usize| {
         let mut bytes = [0u8; 8];
         bytes.copy_from_slice(&addr[at..at + 8]);

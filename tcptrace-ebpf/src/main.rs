@@ -115,6 +115,13 @@ fn mini_segment(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `skb:kfree_skb (skb, …)`.
+#[btf_tracepoint(function = "kfree_skb")]
+fn mini_segment_skb(ctx: BtfTracePointContext) -> i32 {
+    probe::segment::dropped(ctx.arg(0));
+    0
+}
+
 #[fentry(function = "__inet_twsk_schedule")]
 fn mini_schedule_fentry(ctx: FEntryContext) -> i32 {
     probe::mini::scheduled(ctx.arg(0), ctx.arg(1));

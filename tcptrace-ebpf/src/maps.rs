@@ -41,6 +41,22 @@ pub(crate) static STATE_ACTIVE: PerCpuArray<u32> = PerCpuArray::with_max_entries
 #[map]
 pub(crate) static EXPIRING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+/// Minisockets in FIN_WAIT_2 by their ends, where segments are seen without their socket. One
+/// that finds no room is dated back from its timer.
+#[map]
+pub(crate) static FIN_WAIT2: HashMap<Ends, u64> = HashMap::with_max_entries(1 << 14, 0);
+
+/// The ends of a connection as a key, IPv4 in its v4-mapped form.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) laddr: [u64; 2],
+    pub(crate) raddr: [u64; 2],
+    pub(crate) lport: u16,
+    pub(crate) rport: u16,
+    pub(crate) netns: u32,
+}
+
 /// What a thread receives on, from the entry of `tcp_recvmsg` to its return. A lost entry is an
 /// EOF that is told later, from the receive queue: that is why this may be an LRU map.
 #[map]

@@ -32,11 +32,11 @@ pub fn hooks() -> Vec<String> {
     arguments.into_iter().flatten().collect()
 }
 
-/// A command that runs the tracer; where it watches, with [`hooks`].
+/// A command that runs the tracer; where it watches, with [`hooks`] unless it is told others.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(tracer_path());
     command.args(args);
-    if args.first() == Some(&"watch") {
+    if args.first() == Some(&"watch") && !args.contains(&"--hooks") {
         command.args(hooks());
     }
     command
@@ -64,7 +64,7 @@ impl Tracer {
     /// Starts it and waits until it says that it is attached and has listed what was there.
     #[track_caller]
     pub fn watch(args: &[&str]) -> Tracer {
-        let process = Process::spawn(command(&["watch", "--json"]).args(args));
+        let process = Process::spawn(&mut command(&[&["watch", "--json"], args].concat()));
         let ready = process.err.find(0, LIMIT, |line| {
             line.text.contains("watching").then_some(())
         });

@@ -224,7 +224,7 @@ fn privileges_that_are_not_needed_any_more_are_given_up() {
     let nobody = Nobody::new();
     let mut command = Command::new("setpriv");
     let granted = nobody.setpriv_with("+bpf,+perfmon,+syslog");
-    let mut process = Process::spawn(command.args(granted).arg("watch"));
+    let mut process = Process::spawn(command.args(granted).arg("watch").args(hooks()));
     let watching = process.err.find(0, LIMIT, |line| {
         line.text.contains("watching").then_some(())
     });

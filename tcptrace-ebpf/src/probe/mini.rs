@@ -8,7 +8,8 @@
 //! Without either their life shows in their timer: `timer:timer_start`, `timer:timer_cancel`,
 //! `timer:timer_expire_entry`, whose first argument is `struct timer_list *` on 5.10 to 7.3, kept
 //! by its function `tw_timer_handler`; and in `skb:kfree_skb`, whose fourth argument `rx_sk`
-//! (6.11 and later) is the minisocket that a segment reached. The timer programs run with the
+//! (6.11 and later) is the minisocket that a segment reached; before, it is found by the ends in
+//! the segment (`segment.rs`). The timer programs run with the
 //! timer base locked and interrupts off, so nothing can nest in them.
 
 use aya_ebpf::EbpfContext;
@@ -22,6 +23,7 @@ use tcptrace_common::tcp;
 use crate::filter;
 use crate::kernel::{Probed, Reader, Typed, Window, offset};
 use crate::maps::{EXPIRING, config, emit};
+use crate::probe::segment;
 use crate::sock;
 
 /// Armed or expired: `op` says which.
@@ -38,6 +40,7 @@ pub(crate) fn timer(timer: *const u8, op: u8) {
             .wrapping_sub(unsafe { bpf_jiffies64() }),
         false => 0,
     };
+    segment::note(tw, &tuple, op == MINI_ARMED);
     emit::<Mini>(|record| {
         fill::<Mini>(record, tw, cookie, tuple, op);
         record.timeout_jiffies = left.min(u64::from(u32::MAX)) as u32;
@@ -99,6 +102,9 @@ fn stopped<C: EbpfContext>(ctx: &C, tw: *const u8, op: u8) {
     let Some((cookie, tuple)) = wanted(tw) else {
         return;
     };
+    if op == MINI_CANCELLED {
+        segment::note(tw, &tuple, false);
+    }
     emit::<MiniStopped>(|record| {
         fill::<MiniStopped>(&mut record.mini, tw, cookie, tuple, op);
         sock::actor(&mut record.actor);
@@ -117,9 +123,14 @@ fn stopped<C: EbpfContext>(ctx: &C, tw: *const u8, op: u8) {
 /// A segment reached a minisocket: `sk` is `kfree_skb`'s `rx_sk`, a minisocket or not.
 #[inline(always)]
 pub(crate) fn segment(sk: *const u8) {
-    if sk.is_null() || Typed.read::<u8>(sk, offset!(skc_state)) != tcp::TIME_WAIT {
-        return;
+    if !sk.is_null() && Typed.read::<u8>(sk, offset!(skc_state)) == tcp::TIME_WAIT {
+        segment_at(sk);
     }
+}
+
+/// A segment reached the minisocket `sk`.
+#[inline(always)]
+pub(crate) fn segment_at(sk: *const u8) {
     let Some((cookie, tuple)) = wanted(sk) else {
         return;
     };

@@ -6,4 +6,5 @@ pub(crate) mod cookie;
 pub(crate) mod eof;
 pub(crate) mod files;
 pub(crate) mod mini;
+pub(crate) mod segment;
 pub(crate) mod state;

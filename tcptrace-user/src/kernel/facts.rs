@@ -77,6 +77,8 @@ pub(crate) struct Facts {
     pub(crate) fentry: Fact,
     /// Programs on kprobes can be loaded and attached.
     pub(crate) kprobe: Fact,
+    /// `kfree_skb` says which socket a dropped segment was for (6.11 and later).
+    pub(crate) drop_socket: Fact,
     /// By name: the kernel has it as a function of its own, and it takes what we read. Of
     /// [`FUNCTIONS`].
     pub(crate) functions: BTreeMap<String, Fact>,
@@ -145,8 +147,7 @@ pub(super) const TRACEPOINTS: &[(&str, &[&str])] = &[
     ("timer_start", &["struct timer_list *"]),
     ("timer_cancel", &["struct timer_list *"]),
     ("timer_expire_entry", &["struct timer_list *"]),
-    // The socket that the dropped segment was for: 6.11 and later.
-    ("kfree_skb", &["", "", "", "struct sock *"]),
+    ("kfree_skb", &["struct sk_buff *"]),
     ("sock_recv_length", &["struct sock *", "int", "int"]),
     ("tcp_destroy_sock", &["struct sock *"]),
 ];

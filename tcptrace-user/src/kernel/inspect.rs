@@ -106,6 +106,7 @@ impl Kernel {
                 ask.load(ProgramKind::Fentry(id), RETURN_0)
             }),
             kprobe: ask.kprobe(),
+            drop_socket: drop_socket(btf.as_ref().or(given.as_ref())),
             functions: functions(btf.as_ref().or(given.as_ref())),
             cgroup_cookie: ask.cgroup_cookie(),
             ring_buffer: ask.answer(bpf::create_ring_buffer().map(drop)),
@@ -285,6 +286,14 @@ fn tracepoints(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
         .iter()
         .map(|(name, wanted)| ((*name).to_owned(), answer(name, wanted)))
         .collect()
+}
+
+fn drop_socket(btf: Option<&Btf>) -> Fact {
+    match btf.map(|btf| btf.tracepoint("kfree_skb")) {
+        None => Fact::Unknown(NO_BTF.into()),
+        Some(None) => Fact::No("this kernel has no tracepoint kfree_skb".into()),
+        Some(Some((_, params))) => passes("kfree_skb", &params, &["", "", "", "struct sock *"]),
+    }
 }
 
 fn functions(btf: Option<&Btf>) -> BTreeMap<String, Fact> {

@@ -204,6 +204,12 @@ const ROWS: &[Row] = rows! {
     task_comm: 16, ["task_struct"."comm"];
     task_start_boottime: 8, ["task_struct"."start_boottime", "task_struct"."real_start_time"];
     net_ns_inum: 4, ["net"."ns.inum"];
+    skb_head: 8, ["sk_buff"."head"];
+    skb_transport_header: 2, ["sk_buff"."transport_header"];
+    skb_network_header: 2, ["sk_buff"."network_header"];
+    skb_protocol: 2, ["sk_buff"."protocol"];
+    skb_dev: 8, ["sk_buff"."dev"];
+    dev_net: 8, ["net_device"."nd_net.net"];
 };
 
 #[cfg(test)]

@@ -126,6 +126,21 @@ pub(super) const MINI_TIMERS_AND_SEGMENTS: &[Attachment] = &[
     unimportant("mini_segment", On::TpBtf("kfree_skb")),
 ];
 
+/// The map of minisockets is kept for this one: [`super::programs::notes_fin_wait2`].
+pub(super) const MINI_TIMERS_AND_DROPS: &[Attachment] = &[
+    MINI_TIMERS[0],
+    MINI_TIMERS[1],
+    MINI_TIMERS[2],
+    unimportant(BY_SEGMENT, On::TpBtf("kfree_skb")),
+];
+
+const BY_SEGMENT: &str = "mini_segment_skb";
+
+/// Whether these programs look minisockets up by the ends in a segment.
+pub(crate) fn notes_fin_wait2(programs: &[Attachment]) -> bool {
+    programs.iter().any(|a| a.program == BY_SEGMENT)
+}
+
 pub(super) const ACCEPT_FEXIT: &[Attachment] =
     &[lost("accept_fexit", On::Fexit("inet_csk_accept"))];
 pub(super) const ACCEPT_KRETPROBE: &[Attachment] =

@@ -1,7 +1,7 @@
 //! From a plan to a running source.
 
 use anyhow::Context as _;
-use tcptrace_common::config::Config;
+use tcptrace_common::config::{Config, FLAG_NOTE_FIN_WAIT2};
 use tcptrace_core::cause::Cause;
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::state::{StateSet, TcpState};
@@ -11,6 +11,7 @@ use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
 use crate::kernel::plan::{Event, Mechanism, Plan};
 use crate::kernel::probes::{LoadError, Probes, Selection};
+use crate::kernel::programs;
 
 /// Ring buffer, unless told otherwise: 0.2 s without a drain at 500,000 events/s.
 pub(crate) const RING_BYTES: u32 = 16 << 20;
@@ -46,10 +47,19 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
         (Event::Eof, scope.states.contains(TcpState::CloseWait)),
     ];
     let wanted = events.into_iter().filter(|(_, wanted)| *wanted);
+    let programs: Vec<_> = wanted
+        .flat_map(|(event, _)| plan.programs(event))
+        .copied()
+        .collect();
+    let note_fin_wait2 = match programs::notes_fin_wait2(&programs) {
+        true => FLAG_NOTE_FIN_WAIT2,
+        false => 0,
+    };
     let selection = Selection {
         layout,
         btf_file: kernel.btf_file.as_deref(),
         config: Config {
+            flags: scope.config.flags | note_fin_wait2,
             states: event_states(scope.states).bits(),
             tw_timer_handler: handler.unwrap_or(0),
             accept_args: kernel.arguments.accept,
@@ -58,10 +68,7 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
         },
         ring_bytes: scope.ring_bytes,
         selected_max: scope.selected_max,
-        programs: wanted
-            .flat_map(|(event, _)| plan.programs(event))
-            .copied()
-            .collect(),
+        programs,
         tracefs: kernel.tracefs.as_ref(),
         files: plan
             .chosen(Event::Owners)

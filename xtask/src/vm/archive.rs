@@ -50,8 +50,17 @@ impl Archive {
         };
         let modified = fs::metadata(archive.stamp()).and_then(|stamp| stamp.modified());
         let age = modified.map(|time| SystemTime::now().duration_since(time).unwrap_or_default());
-        if !age.is_ok_and(|age| age < FRESH) {
-            archive.refresh()?;
+        match age {
+            Ok(age) if age < FRESH => {}
+            // An old index and the packages that were fetched by it are better than none.
+            Ok(_) => {
+                if let Err(error) = archive.refresh() {
+                    eprintln!("notice: going on with an old index: {error:#}");
+                }
+            }
+            Err(_) => {
+                archive.refresh()?;
+            }
         }
         Ok(archive)
     }

@@ -5,22 +5,24 @@ use clap::ValueEnum;
 /// A choice of mechanisms, as kernels and administrators leave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Chain {
-    /// Functions by trampolines; state changes, and what else is left, by BTF-typed tracepoints
+    /// Functions by trampolines, states by tracepoints with BTF
     Fentry,
-    /// Functions by breakpoints, state changes by raw tracepoints; no BTF-typed programs at all
+    /// Functions by breakpoints, states by raw tracepoints
     Kprobe,
-    /// Tracepoints only
+    /// No functions, only tracepoints
     Tracepoint,
 }
 
 impl Chain {
-    /// What the tracer's `--hooks` gets.
-    pub(crate) fn hooks(self) -> Option<&'static str> {
-        Some(match self {
+    /// What the tracer's `--hooks` gets. The mechanisms that tell of states and of owners differ
+    /// in what a kernel needs for them: raw_tp and proc stand in where it is too old for the
+    /// others.
+    pub(crate) fn hooks(self) -> &'static str {
+        match self {
             Chain::Fentry => "fentry,tp_btf,raw_tp,iter,proc",
-            Chain::Kprobe => "kprobe,raw_tp,proc",
+            Chain::Kprobe => "kprobe,raw_tp,iter,proc",
             Chain::Tracepoint => "tp_btf,raw_tp,tracepoint,iter,proc",
-        })
+        }
     }
 
     pub(crate) fn name(self) -> &'static str {

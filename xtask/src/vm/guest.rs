@@ -154,9 +154,7 @@ impl Job {
             ("TCPTRACE_WITHOUT", lacking.join(",")),
         ];
         variables.extend(self.variables.iter().cloned());
-        if let Some(hooks) = self.chain.hooks() {
-            variables.push(("TCPTRACE_HOOKS", hooks.to_owned()));
-        }
+        variables.push(("TCPTRACE_HOOKS", self.chain.hooks().to_owned()));
         let mut script: String = variables
             .iter()
             .map(|(name, value)| format!("export {name}={}\n", quote(value)))

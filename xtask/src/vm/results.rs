@@ -75,6 +75,14 @@ impl Run {
         failures
     }
 
+    /// What the tests left out, in their own words.
+    fn skips(&self) -> Vec<&str> {
+        let lines = self.tests().flat_map(|frame| frame.output.lines());
+        // They stand behind what the test harness prints before a test.
+        let skips = lines.filter_map(|line| Some(&line[line.find("skip ")? + 5..]));
+        skips.filter(|skip| skip.contains(": needs ")).collect()
+    }
+
     /// Writes what is worth keeping beside the console and the output: the exact version, what
     /// `doctor` said, and the output of what failed.
     pub(crate) fn keep(&self, directory: &Path) -> Result<()> {
@@ -133,12 +141,12 @@ pub(crate) fn table(runs: &[Run]) -> String {
     lines.push(note.to_owned());
     for run in runs {
         lines.push(format!("\n{} {}: {}", run.kernel, run.chain, run.version));
+        let told = |what: &str, names: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            names.map(|name| format!("    {what}: {name}")).collect()
+        };
         let failures = run.failures();
-        lines.extend(
-            failures
-                .iter()
-                .map(|failure| format!("    failed: {failure}")),
-        );
+        lines.extend(told("failed", &mut failures.iter().map(String::as_str)));
+        lines.extend(told("left out", &mut run.skips().into_iter()));
     }
     let passed: u64 = runs.iter().map(Run::passed).sum();
     let failed: u64 = runs.iter().map(Run::failed).sum();
@@ -183,6 +191,16 @@ mod tests {
         );
         assert_eq!(run.failures(), ["states::a", "hung", "loss: did not begin"]);
         assert_eq!((run.passed(), run.failed()), (1, 3));
+    }
+
+    #[test]
+    fn what_is_left_out_is_told() {
+        let run = run(
+            "@@tcptrace begin states 1.0\ntest m ... skip m: needs mptcp: no such protocol\nok\n\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored\n@@tcptrace end states 0 2.0\n",
+            None,
+        );
+        assert_eq!(run.skips(), ["m: needs mptcp: no such protocol"]);
     }
 
     #[test]
