@@ -43,10 +43,10 @@ pub struct Config {
     pub netns: u32,
     /// Address of `tw_timer_handler`, which tells minisocket timers from all others.
     pub tw_timer_handler: u64,
-    /// How many arguments `inet_csk_accept` takes: where an exit program finds what it returned.
-    pub accept_args: u32,
-    /// How many arguments `tcp_recvmsg` takes.
+    /// How many arguments `tcp_recvmsg` takes, which tells where its flags are.
     pub recvmsg_args: u32,
+    /// Zero.
+    pub pad: u32,
     /// Number of `local_ports`.
     pub local_ports_len: u32,
     /// Number of `remote_ports`.
@@ -83,8 +83,8 @@ impl Config {
         family: 0,
         netns: 0,
         tw_timer_handler: 0,
-        accept_args: 0,
         recvmsg_args: 0,
+        pad: 0,
         local_ports_len: 0,
         remote_ports_len: 0,
         any_ports_len: 0,

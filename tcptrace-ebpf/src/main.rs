@@ -166,15 +166,18 @@ fn mini_kill_kprobe(ctx: ProbeContext) -> u32 {
 
 // Accept.
 
-/// `inet_csk_accept (sk, flags, err, kern)`, from 6.10 on `(sk, arg)`; what it returns lies
-/// behind them.
+/// `inet_csk_accept (sk, flags, err, kern)`; what it returns lies behind the arguments. Each
+/// number of arguments has a program of its own: the verifier takes no computed place in them.
 #[fexit(function = "inet_csk_accept")]
-fn accept_fexit(ctx: FExitContext) -> i32 {
-    probe::accept::got(match config!(accept_args) {
-        2 => ctx.arg(2),
-        4 => ctx.arg(4),
-        _ => return 0,
-    });
+fn accept_fexit_4(ctx: FExitContext) -> i32 {
+    probe::accept::got(ctx.arg(4));
+    0
+}
+
+/// From 6.10 on `(sk, arg)`.
+#[fexit(function = "inet_csk_accept")]
+fn accept_fexit_2(ctx: FExitContext) -> i32 {
+    probe::accept::got(ctx.arg(2));
     0
 }
 
@@ -239,17 +242,24 @@ fn eof(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `tcp_recvmsg (sk, msg, len, nonblock, flags, addr_len)`, without `nonblock` from 5.19 and
-/// without `addr_len` from 6.18 on; what it returns lies behind them.
+/// `tcp_recvmsg (sk, msg, len, nonblock, flags, addr_len)`.
 #[fexit(function = "tcp_recvmsg")]
-fn eof_fexit(ctx: FExitContext) -> i32 {
-    let (flags, ret) = match config!(recvmsg_args) {
-        4 => (ctx.arg(3), ctx.arg(4)),
-        5 => (ctx.arg(3), ctx.arg(5)),
-        6 => (ctx.arg(4), ctx.arg(6)),
-        _ => return 0,
-    };
-    probe::eof::received_at(ctx.arg(0), ret, flags);
+fn eof_fexit_6(ctx: FExitContext) -> i32 {
+    probe::eof::received_at(ctx.arg(0), ctx.arg(6), ctx.arg(4));
+    0
+}
+
+/// Without `nonblock` from 5.19 on.
+#[fexit(function = "tcp_recvmsg")]
+fn eof_fexit_5(ctx: FExitContext) -> i32 {
+    probe::eof::received_at(ctx.arg(0), ctx.arg(5), ctx.arg(3));
+    0
+}
+
+/// Without `addr_len` from 6.18 on.
+#[fexit(function = "tcp_recvmsg")]
+fn eof_fexit_4(ctx: FExitContext) -> i32 {
+    probe::eof::received_at(ctx.arg(0), ctx.arg(4), ctx.arg(3));
     0
 }
 

@@ -67,10 +67,10 @@ fn the_btf_of_another_kernel_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let own = std::fs::read(OWN).expect("BTF");
     for (name, renames, word) in [
-        // `task_struct` has both, of the same size: the wrong field is read.
+        // `sock` has both, of the same size: the wrong field is read.
         (
             "swapped",
-            &[("files", "stack"), ("stack", "files")][..],
+            &[("sk_socket", "sk_filter"), ("sk_filter", "sk_socket")][..],
             "self-check",
         ),
         ("without", &[("tcp_sock", "xxx_sock")], "tcp_sock"),

@@ -7,7 +7,9 @@ use serde_json::json;
 use tcptrace_core::text::escape;
 
 use crate::error::EXIT_CANNOT_RUN;
-use crate::kernel::capability::{Capability, PRIVILEGES, Privilege, SETCAP_ALL, SETCAP_TRACE};
+use crate::kernel::capability::{
+    Capability, PRIVILEGES, Privilege, SETCAP_ALL, SETCAP_TRACE, SETCAP_TRACE_COOKIES,
+};
 use crate::kernel::facts::Facts;
 use crate::kernel::inspect::Kernel;
 use crate::kernel::layout::Absence;
@@ -85,6 +87,15 @@ impl Diagnosis {
         privileges::kept(&self.facts.capabilities, by_proc)
     }
 
+    /// For setcap(8): the least for exact durations.
+    fn least(&self) -> &'static str {
+        let state = self.plan.as_ref().ok().and_then(|p| p.chosen(Event::State));
+        match state.is_some_and(|c| c.mechanism != Mechanism::TpBtf) {
+            true => SETCAP_TRACE_COOKIES,
+            false => SETCAP_TRACE,
+        }
+    }
+
     fn json(&self) -> serde_json::Value {
         let (plan, refusal) = match &self.plan {
             Ok(plan) => (json!(plan), None),
@@ -107,7 +118,7 @@ impl Diagnosis {
             "sysctls": self.sysctls,
             "privileges": {
                 "missing": missing,
-                "least": SETCAP_TRACE,
+                "least": self.least(),
                 "setcap": SETCAP_ALL,
                 "kept": self.kept(),
             },
@@ -145,8 +156,9 @@ impl Diagnosis {
             );
         }
         if missing(&self.facts).next().is_some() {
+            let least = self.least();
             let grant = format!(
-                "sudo setcap {SETCAP_ALL} \"$(command -v tcptrace)\" grants all; {SETCAP_TRACE} is \
+                "sudo setcap {SETCAP_ALL} \"$(command -v tcptrace)\" grants all; {least} is \
                  the least for exact durations"
             );
             page.line(Grade::Info, &grant);
@@ -319,6 +331,9 @@ fn missing(facts: &Facts) -> impl Iterator<Item = Privilege> {
         // Before 5.8 CAP_SYS_ADMIN was all of these, and it still includes them.
         Capability::CapBpf | Capability::CapPerfmon => facts.may_load() || facts.has(cap),
         Capability::CapSyslog => facts.has(cap) || facts.timer_address.is_yes(),
+        Capability::CapNetAdmin => {
+            facts.has(cap) || !facts.may_load() || facts.socket_cookie.is_yes()
+        }
         cap => facts.has(cap),
     };
     PRIVILEGES.into_iter().filter(move |p| !held(p.capability))

@@ -80,7 +80,7 @@ pub(crate) struct Privilege {
 }
 
 /// What tracing takes. Each was found by running with it and without it.
-pub(crate) const PRIVILEGES: [Privilege; 6] = [
+pub(crate) const PRIVILEGES: [Privilege; 7] = [
     Privilege {
         capability: CapBpf,
         required: true,
@@ -96,6 +96,12 @@ pub(crate) const PRIVILEGES: [Privilege; 6] = [
         required: false,
         purpose: "shows the address of the minisockets' timer: without it, FIN_WAIT_2 and \
                   TIME_WAIT of closed sockets are sampled",
+    },
+    Privilege {
+        capability: CapNetAdmin,
+        required: false,
+        purpose: "makes socket cookies with programs on the root cgroup, where tracing programs \
+                  cannot (before 5.12): nothing is traced there without it",
     },
     Privilege {
         capability: CapDacReadSearch,
@@ -117,9 +123,11 @@ pub(crate) const PRIVILEGES: [Privilege; 6] = [
 
 /// For setcap(8): all that exact durations take, nothing else.
 pub(crate) const SETCAP_TRACE: &str = "cap_bpf,cap_perfmon,cap_syslog+ep";
+/// The same where cookies are made on the root cgroup.
+pub(crate) const SETCAP_TRACE_COOKIES: &str = "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin+ep";
 /// The same with what widens the view: [`PRIVILEGES`].
-pub(crate) const SETCAP_ALL: &str = "cap_bpf,cap_perfmon,cap_syslog,cap_dac_read_search,\
-                                     cap_sys_ptrace,cap_sys_admin+ep";
+pub(crate) const SETCAP_ALL: &str = "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin,\
+                                     cap_dac_read_search,cap_sys_ptrace,cap_sys_admin+ep";
 
 #[cfg(test)]
 mod tests {

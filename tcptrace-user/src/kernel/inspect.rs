@@ -36,19 +36,28 @@ pub(crate) struct Kernel {
     pub(crate) btf_file: Option<PathBuf>,
     /// Its functions; `None` if `facts.timer_address` says why not.
     pub(crate) symbols: Option<Symbols>,
-    /// How many arguments these functions of its take; 0 where there is no such function.
+    /// How many arguments its functions take.
     pub(crate) arguments: Arguments,
     /// Its tracepoint ids; `None` if `facts.tracefs` says why not.
     pub(crate) tracefs: Option<Tracefs>,
 }
 
-/// How many arguments a function takes, of those whose number changed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Arguments {
-    /// `inet_csk_accept`.
-    pub(crate) accept: u32,
-    /// `tcp_recvmsg`.
-    pub(crate) recvmsg: u32,
+/// How many arguments functions take, of those whose number changed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arguments(Vec<(&'static str, u32)>);
+
+impl Arguments {
+    fn count(btf: Option<&Btf>) -> Arguments {
+        let names = FUNCTIONS.iter().filter(|(_, _, counts)| !counts.is_empty());
+        let count = |name| Some((name, btf?.function(name)?.len() as u32));
+        Arguments(names.filter_map(|(name, ..)| count(*name)).collect())
+    }
+
+    /// How many this function takes; 0 if there is no such function.
+    pub(crate) fn of(&self, function: &str) -> u32 {
+        let found = self.0.iter().find(|(name, _)| *name == function);
+        found.map_or(0, |(_, count)| *count)
+    }
 }
 
 impl Kernel {
@@ -127,15 +136,7 @@ impl Kernel {
             sock_diag: sock_diag().into(),
             capabilities: ask.capabilities,
         };
-        let count = |name| {
-            let any = btf.as_ref().or(given.as_ref());
-            let params = any.and_then(|btf| btf.function(name));
-            params.map_or(0, |params| params.len() as u32)
-        };
-        let arguments = Arguments {
-            accept: count("inet_csk_accept"),
-            recvmsg: count("tcp_recvmsg"),
-        };
+        let arguments = Arguments::count(btf.as_ref().or(given.as_ref()));
         let btf_types = given.as_ref().or(btf.as_ref()).map_or(0, Btf::types);
         let (layout, absences) = resolved.map_or((None, vec![]), |(l, a)| (Some(l), a));
         Ok(Kernel {
@@ -190,11 +191,20 @@ impl Ask {
         }
     }
 
+    fn may_attach_to_cgroups(&self) -> bool {
+        [Capability::CapNetAdmin, Capability::CapSysAdmin]
+            .iter()
+            .any(|cap| self.capabilities.contains(cap))
+    }
+
     fn cgroup_cookie(&self) -> Fact {
         let program = bpf::call_with_context(bpf::GET_SOCKET_COOKIE);
         for kind in [ProgramKind::CgroupSockCreate, ProgramKind::SockOps] {
             match self.load(kind, &program) {
                 Fact::Yes => {}
+                Fact::No(_) if !self.may_attach_to_cgroups() => {
+                    return Fact::No("not permitted without CAP_NET_ADMIN".into());
+                }
                 no => return no,
             }
         }

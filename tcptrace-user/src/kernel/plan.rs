@@ -276,7 +276,7 @@ fn why_not(
         let implied = polled && row.mechanism == Mechanism::Proc;
         !allowed.contains(&row.mechanism) && !implied
     }) {
-        return Some(format!("{} is not in --hooks", row.mechanism));
+        return Some(format!("{} {NOT_ASKED_FOR}", row.mechanism));
     }
     if row.mechanism == Mechanism::Netlink
         && options.hooks.is_none()
@@ -291,7 +291,7 @@ fn why_not(
     }
     let mut places = row.programs.iter().map(|program| match program.on {
         On::TpBtf(name) => facts.has_tracepoint(name),
-        On::Fentry(name) | On::Fexit(name) | On::Kprobe(name) => facts.has_function(name),
+        On::Fentry(name) | On::Fexit(name, _) | On::Kprobe(name) => facts.has_function(name),
         _ => Fact::Yes,
     });
     places.find_map(|fact| fact.why_not().map(str::to_owned))
@@ -305,20 +305,24 @@ fn is_polled(events: &[EventPlan]) -> bool {
         .is_some_and(|c| c.mechanism == Mechanism::Netlink)
 }
 
-/// Why an event has no candidate left, `None` if it has one.
+/// Why an event has no candidate left, `None` if it has one: what stands against the best of
+/// those that were asked for.
 fn refusal(events: &[EventPlan], event: Event) -> Option<String> {
     let plan = events.iter().find(|e| e.event == event)?;
-    match (plan.chosen(), plan.candidates.first()) {
-        (
-            None,
-            Some(Candidate {
-                decision: Decision::Rejected(why),
-                ..
-            }),
-        ) => Some(why.clone()),
-        _ => None,
+    if plan.chosen().is_some() {
+        return None;
     }
+    let mut reasons = plan.candidates.iter().filter_map(|c| match &c.decision {
+        Decision::Rejected(why) => Some(why.as_str()),
+        _ => None,
+    });
+    let first = reasons.clone().next();
+    let why = reasons.find(|why| !why.ends_with(NOT_ASKED_FOR)).or(first);
+    why.map(str::to_owned)
 }
+
+/// How the reason ends that the user gave.
+const NOT_ASKED_FOR: &str = "is not in --hooks";
 
 /// The ways to state changes.
 const STATE: [Mechanism; 3] = [Mechanism::TpBtf, Mechanism::RawTp, Mechanism::Tracepoint];

@@ -139,7 +139,7 @@ impl Probes {
                     self.tracepoint(name, selection.tracefs, category, events)
                 }
                 On::Fentry(function) => self.fentry(name, function, btf),
-                On::Fexit(function) => self.fexit(name, function, btf),
+                On::Fexit(function, _) => self.fexit(name, function, btf),
                 On::Kprobe(function) => self.kprobe(name, function),
                 On::SockCreate | On::SockOps => match open_once(&mut cgroup) {
                     Ok(root) => self.on_cgroup(name, attachment.on, root),

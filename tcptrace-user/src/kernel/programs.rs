@@ -13,6 +13,23 @@ pub(crate) struct Attachment {
     pub(crate) required: bool,
 }
 
+impl Attachment {
+    /// The same with the program for a function that takes so many arguments.
+    pub(crate) fn for_arguments(self, count: impl Fn(&str) -> u32) -> Attachment {
+        let variant = match self.on {
+            On::Fexit(function, variants) => {
+                let count = count(function);
+                variants.iter().find(|(arguments, _)| *arguments == count)
+            }
+            _ => None,
+        };
+        Attachment {
+            program: variant.map_or(self.program, |(_, program)| program),
+            ..self
+        }
+    }
+}
+
 /// What a program hangs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
@@ -24,8 +41,9 @@ pub(crate) enum On {
     Tracepoint(&'static str, &'static [&'static str]),
     /// The entry of a function, by a trampoline.
     Fentry(&'static str),
-    /// The return of a function, by a trampoline.
-    Fexit(&'static str),
+    /// The return of a function, by a trampoline: with the program for each number of arguments
+    /// that the function may take.
+    Fexit(&'static str, &'static [(u32, &'static str)]),
     /// The entry or, for a kretprobe program, the return of a function, by a breakpoint.
     Kprobe(&'static str),
     /// socket(), on the root cgroup.
@@ -141,8 +159,13 @@ pub(crate) fn notes_fin_wait2(programs: &[Attachment]) -> bool {
     programs.iter().any(|a| a.program == BY_SEGMENT)
 }
 
-pub(super) const ACCEPT_FEXIT: &[Attachment] =
-    &[lost("accept_fexit", On::Fexit("inet_csk_accept"))];
+pub(super) const ACCEPT_FEXIT: &[Attachment] = &[lost(
+    "accept_fexit",
+    On::Fexit(
+        "inet_csk_accept",
+        &[(2, "accept_fexit_2"), (4, "accept_fexit_4")],
+    ),
+)];
 pub(super) const ACCEPT_KRETPROBE: &[Attachment] =
     &[lost("accept_kretprobe", On::Kprobe("inet_csk_accept"))];
 pub(super) const ACCEPT_SYSCALLS: &[Attachment] = &[lost(
@@ -159,7 +182,13 @@ pub(super) const CLOSE_DESTROY: &[Attachment] =
 // What is not seen here is told from the receive queue.
 
 pub(super) const EOF_TP_BTF: &[Attachment] = &[unimportant("eof", On::TpBtf("sock_recv_length"))];
-pub(super) const EOF_FEXIT: &[Attachment] = &[unimportant("eof_fexit", On::Fexit("tcp_recvmsg"))];
+pub(super) const EOF_FEXIT: &[Attachment] = &[unimportant(
+    "eof_fexit",
+    On::Fexit(
+        "tcp_recvmsg",
+        &[(4, "eof_fexit_4"), (5, "eof_fexit_5"), (6, "eof_fexit_6")],
+    ),
+)];
 pub(super) const EOF_KRETPROBE: &[Attachment] = &[
     unimportant("eof_kprobe", On::Kprobe("tcp_recvmsg")),
     unimportant("eof_kretprobe", On::Kprobe("tcp_recvmsg")),

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tcptrace_common::config::Config;
+use tcptrace_common::event::{STATE_LAST_FPUT, STATE_NO_SOCKET};
 use tcptrace_core::cause::Cause;
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::input::{Event, EventBody};
@@ -51,7 +52,7 @@ pub(crate) fn run(kernel: &Kernel, plan: &Plan) -> Result<String, String> {
     match seen.all() {
         true => Ok(format!(
             "self-check: {} -> {} was seen connecting, accepted and closing, with its \
-             addresses, namespace, cookies and process",
+             addresses, namespace, cookies, queue, file and process",
             made.tuple.local, made.tuple.remote
         )),
         false => Err(format!(
@@ -122,12 +123,18 @@ impl Seen {
                 match change.new {
                     TcpState::SynSent => self.connect_by_us |= by_us,
                     TcpState::Established => self.established |= exact,
-                    TcpState::FinWait1 => self.close_by_us |= by_us && exact,
+                    TcpState::FinWait1 => {
+                        let closed = change.flags & (STATE_LAST_FPUT | STATE_NO_SOCKET);
+                        self.close_by_us |= by_us && exact && closed == STATE_LAST_FPUT;
+                    }
                     _ => {}
                 }
             }
             EventBody::State(change) if event.cookie == made.server_cookie => {
-                self.peer_fin |= change.new == TcpState::CloseWait && change.tuple == mirrored;
+                // Nothing was sent: the FIN alone is unread.
+                self.peer_fin |= change.new == TcpState::CloseWait
+                    && change.tuple == mirrored
+                    && change.recv_q == 1;
             }
             EventBody::Accept { tuple, actor, .. } if event.cookie == made.server_cookie => {
                 self.accepted_by_us |= tuple == mirrored && actor.pid == made.pid;

@@ -49,7 +49,7 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
     let wanted = events.into_iter().filter(|(_, wanted)| *wanted);
     let programs: Vec<_> = wanted
         .flat_map(|(event, _)| plan.programs(event))
-        .copied()
+        .map(|program| program.for_arguments(|function| kernel.arguments.of(function)))
         .collect();
     let note_fin_wait2 = match programs::notes_fin_wait2(&programs) {
         true => FLAG_NOTE_FIN_WAIT2,
@@ -62,8 +62,7 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
             flags: scope.config.flags | note_fin_wait2,
             states: event_states(scope.states).bits(),
             tw_timer_handler: handler.unwrap_or(0),
-            accept_args: kernel.arguments.accept,
-            recvmsg_args: kernel.arguments.recvmsg,
+            recvmsg_args: kernel.arguments.of("tcp_recvmsg"),
             ..scope.config
         },
         ring_bytes: scope.ring_bytes,
