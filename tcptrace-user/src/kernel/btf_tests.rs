@@ -1,6 +1,6 @@
 //! A kernel's BTF, cut down to what is asked of it, whole and damaged in every way.
 //!
-//! `BLESS=1` makes the fixture of the running kernel anew.
+//! `BLESS=NAME=FILE` makes the fixture of that name from a kernel's whole BTF.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::facts::TRACEPOINTS;
+use super::super::facts::{FUNCTIONS, TRACEPOINTS};
 use super::super::layout;
 use super::super::member::tests::Builder;
 use super::*;
@@ -18,10 +18,33 @@ fn fixture() -> Vec<u8> {
     include_bytes!("testdata/btf-6.18.bin").to_vec()
 }
 
+/// Every kernel that is tested, with its fixture.
+const KERNELS: [(&str, &[u8]); 5] = [
+    ("5.10", include_bytes!("testdata/btf-5.10.bin")),
+    ("6.1", include_bytes!("testdata/btf-6.1.bin")),
+    ("6.12", include_bytes!("testdata/btf-6.12.bin")),
+    ("6.18", include_bytes!("testdata/btf-6.18.bin")),
+    ("7.3", include_bytes!("testdata/btf-7.3.bin")),
+];
+
 #[test]
-fn the_layout_of_a_known_kernel() {
-    let btf = Btf::parse(fixture()).unwrap();
-    insta::assert_debug_snapshot!(layout::resolve(&btf).unwrap());
+fn the_layouts_of_known_kernels() {
+    for (kernel, bytes) in KERNELS {
+        let btf = Btf::parse(bytes.to_vec()).unwrap();
+        let (layout, absences) = layout::resolve(&btf).unwrap();
+        let functions: Vec<_> = FUNCTIONS
+            .iter()
+            .map(|(name, ..)| {
+                let params = btf.function(name).unwrap_or_default();
+                let types: Vec<_> = params.into_iter().map(|p| p.ty).collect();
+                format!("{name}({})", types.join(", "))
+            })
+            .collect();
+        insta::assert_debug_snapshot!(
+            format!("kernel_{}", kernel.replace('.', "_")),
+            (layout, absences, functions)
+        );
+    }
 }
 
 #[test]
@@ -37,18 +60,14 @@ fn what_is_cut_away_is_not_missed() {
 
 #[test]
 fn bless() {
-    if std::env::var_os("BLESS").is_none() {
+    let Ok(asked) = std::env::var("BLESS") else {
         return;
-    }
-    let own = own().expect("a kernel with BTF");
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let version: Vec<&str> = release.split('.').take(2).collect();
-    let name = format!("src/kernel/testdata/btf-{}.bin", version.join("."));
+    };
+    let (name, file) = asked.split_once('=').expect("BLESS=NAME=FILE");
+    let whole = Btf::parse(std::fs::read(file).unwrap()).unwrap();
+    let name = format!("src/kernel/testdata/btf-{name}.bin");
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name);
-    std::fs::write(file, trim(&own)).unwrap();
+    std::fs::write(file, trim(&whole)).unwrap();
 }
 
 /// Names that are as long as the section, which all types share.
@@ -166,6 +185,11 @@ fn trim(btf: &Btf) -> Vec<u8> {
             trim.tracepoint(id);
         }
     }
+    for (name, ..) in FUNCTIONS {
+        if let Some(id) = btf.find(Kind::Func, name) {
+            trim.function(id);
+        }
+    }
     trim.out.bytes()
 }
 
@@ -230,18 +254,33 @@ impl Trim<'_> {
         else {
             return;
         };
+        let proto = self.prototype(proto);
+        let pointer = self.out.ty("", PTR, false, 0, proto, &[]);
+        let name = String::from_utf8_lossy(self.btf.string(typedef.name)).into_owned();
+        self.out.ty(&name, TYPEDEF, false, 0, pointer, &[]);
+    }
+
+    fn function(&mut self, id: TypeId) {
+        let Some(func) = self.btf.record(id) else {
+            return;
+        };
+        let Some(proto) = self.btf.record(func.size_or_type) else {
+            return;
+        };
+        let proto = self.prototype(proto);
+        let name = String::from_utf8_lossy(self.btf.string(func.name)).into_owned();
+        self.out.ty(&name, FUNC, false, 0, proto, &[]);
+    }
+
+    fn prototype(&mut self, proto: Record) -> TypeId {
         let mut body = Vec::new();
         for i in 0..proto.vlen {
             let at = proto.body + 8 * i;
             let ty = self.parameter(self.btf.u32(at + 4));
             body.extend([0, ty]);
         }
-        let proto = self
-            .out
-            .ty("", FUNC_PROTO, false, proto.vlen as u32, 0, &body);
-        let pointer = self.out.ty("", PTR, false, 0, proto, &[]);
-        let name = String::from_utf8_lossy(self.btf.string(typedef.name)).into_owned();
-        self.out.ty(&name, TYPEDEF, false, 0, pointer, &[]);
+        self.out
+            .ty("", FUNC_PROTO, false, proto.vlen as u32, 0, &body)
     }
 
     /// The same in its words: what a pointer points to has a name and nothing else.
