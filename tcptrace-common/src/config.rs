@@ -43,10 +43,6 @@ pub struct Config {
     pub netns: u32,
     /// Address of `tw_timer_handler`, which tells minisocket timers from all others.
     pub tw_timer_handler: u64,
-    /// How many arguments `tcp_recvmsg` takes, which tells where its flags are.
-    pub recvmsg_args: u32,
-    /// Zero.
-    pub pad: u32,
     /// Number of `local_ports`.
     pub local_ports_len: u32,
     /// Number of `remote_ports`.
@@ -83,8 +79,6 @@ impl Config {
         family: 0,
         netns: 0,
         tw_timer_handler: 0,
-        recvmsg_args: 0,
-        pad: 0,
         local_ports_len: 0,
         remote_ports_len: 0,
         any_ports_len: 0,
@@ -109,4 +103,4 @@ impl Prefix {
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 64 + 48 + 32 + 2 * MAX_FILTER * 32);
+const _: () = assert!(size_of::<Config>() == 56 + 48 + 32 + 2 * MAX_FILTER * 32);

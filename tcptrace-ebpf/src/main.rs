@@ -23,7 +23,6 @@ use core::ffi::c_void;
 use tcptrace_common::event::{MINI_ARMED, MINI_EXPIRED};
 
 use crate::kernel::{Probed, Reader as _, Typed};
-use crate::maps::config;
 
 // State changes: sock:inet_sock_set_state (sk, oldstate, newstate).
 
@@ -265,11 +264,16 @@ fn eof_fexit_4(ctx: FExitContext) -> i32 {
 
 #[kprobe(function = "tcp_recvmsg")]
 fn eof_kprobe(ctx: ProbeContext) -> u32 {
-    let flags = match config!(recvmsg_args) {
-        6 => ctx.arg(4),
-        _ => ctx.arg(3),
-    };
-    if let (Some(sk), Some(flags)) = (ctx.arg(0), flags) {
+    if let (Some(sk), Some(flags)) = (ctx.arg(0), ctx.arg(3)) {
+        probe::eof::entered(sk, flags);
+    }
+    0
+}
+
+/// With `nonblock`, before 5.19.
+#[kprobe(function = "tcp_recvmsg")]
+fn eof_kprobe_6(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(flags)) = (ctx.arg(0), ctx.arg(4)) {
         probe::eof::entered(sk, flags);
     }
     0

@@ -115,7 +115,8 @@ pub(crate) struct Watch {
     /// Size of the buffer between kernel and tcptrace, as in 8M
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Tracing")]
     pub(crate) ring_size: Option<u32>,
-    /// Use only these ways into the kernel: fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc
+    /// Use only these ways into the kernel: fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc,
+    /// netlink; EVENT=WAY for one event only, as in state=raw_tp
     #[arg(
         long,
         value_name = "LIST",

@@ -6,13 +6,12 @@ mod man;
 mod snapshot;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command};
 use crate::error::Usage;
-use crate::kernel::plan::{Mechanism, PlanOptions, UnknownMechanism};
+use crate::kernel::plan::PlanOptions;
 use crate::options::{self, Terminal};
 
 /// Runs what was typed.
@@ -36,11 +35,7 @@ fn print(document: &[u8]) -> io::Result<()> {
 
 /// What `--hooks` asks of the plan.
 fn plan_options(hooks: &[String]) -> Result<PlanOptions, Usage> {
-    let parsed: Result<BTreeSet<Mechanism>, UnknownMechanism> =
-        hooks.iter().map(|word| word.parse()).collect();
     let hint = "`tcptrace doctor` lists what this kernel offers";
-    let hooks = parsed.map_err(|e| Usage::new(e.to_string(), hint))?;
-    Ok(PlanOptions {
-        hooks: (!hooks.is_empty()).then_some(hooks),
-    })
+    PlanOptions::parse(hooks.iter().map(String::as_str))
+        .map_err(|e| Usage::new(e.to_string(), hint))
 }

@@ -2,7 +2,7 @@
 //!
 //! [`CANDIDATES`] is the whole knowledge. Attaching decides nothing, it does what the plan says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -19,6 +19,44 @@ use super::programs::{Attachment, On};
 pub(crate) struct PlanOptions {
     /// Use only these; `None`: whatever is best.
     pub(crate) hooks: Option<BTreeSet<Mechanism>>,
+    /// Use only these for an event, whatever stands in `hooks`.
+    pub(crate) by_event: BTreeMap<Event, BTreeSet<Mechanism>>,
+}
+
+impl PlanOptions {
+    /// What `--hooks` says: mechanisms, and `EVENT=MECHANISM`.
+    ///
+    /// # Errors
+    /// If a word is neither.
+    pub(crate) fn parse<'a>(
+        words: impl IntoIterator<Item = &'a str>,
+    ) -> Result<PlanOptions, UnknownMechanism> {
+        let mut options = PlanOptions::default();
+        for word in words {
+            match word.split_once('=') {
+                None => {
+                    let hooks = options.hooks.get_or_insert_default();
+                    hooks.insert(word.parse()?);
+                }
+                Some((event, mechanism)) => {
+                    let unknown = || UnknownMechanism(word.to_owned());
+                    let event = EVENTS.into_iter().find(|e| e.to_string() == event);
+                    let hooks = options.by_event.entry(event.ok_or_else(unknown)?);
+                    hooks.or_default().insert(mechanism.parse()?);
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    fn allows_all(&self) -> bool {
+        self.hooks.is_none() && !self.by_event.contains_key(&Event::State)
+    }
+
+    fn allows(&self, event: Event, mechanism: Mechanism) -> bool {
+        let asked = self.by_event.get(&event).or(self.hooks.as_ref());
+        asked.is_none_or(|asked| asked.contains(&mechanism))
+    }
 }
 
 /// What will be attached, and what was weighed.
@@ -58,8 +96,18 @@ pub(crate) enum Mode {
     None,
 }
 
+const EVENTS: [Event; 7] = [
+    Event::State,
+    Event::Minisocket,
+    Event::Accept,
+    Event::Connect,
+    Event::Close,
+    Event::Eof,
+    Event::Owners,
+];
+
 /// What is to be known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Event {
     /// A socket changed its state.
@@ -271,15 +319,13 @@ fn why_not(
         _ if polled => return Some("nothing is attached where sockets are polled".into()),
         _ => {}
     }
-    if options.hooks.as_ref().is_some_and(|allowed| {
-        // Polling has nothing else to find owners by.
-        let implied = polled && row.mechanism == Mechanism::Proc;
-        !allowed.contains(&row.mechanism) && !implied
-    }) {
+    // Polling has nothing else to find owners by.
+    let implied = polled && row.mechanism == Mechanism::Proc;
+    if !implied && !options.allows(row.event, row.mechanism) {
         return Some(format!("{} {NOT_ASKED_FOR}", row.mechanism));
     }
     if row.mechanism == Mechanism::Netlink
-        && options.hooks.is_none()
+        && options.allows_all()
         && !facts.may_load()
         && facts.offsets.is_yes()
     {
@@ -291,7 +337,7 @@ fn why_not(
     }
     let mut places = row.programs.iter().map(|program| match program.on {
         On::TpBtf(name) => facts.has_tracepoint(name),
-        On::Fentry(name) | On::Fexit(name, _) | On::Kprobe(name) => facts.has_function(name),
+        On::Fentry(name) | On::Fexit(name) | On::Kprobe(name) => facts.has_function(name),
         _ => Fact::Yes,
     });
     places.find_map(|fact| fact.why_not().map(str::to_owned))
@@ -328,9 +374,7 @@ const NOT_ASKED_FOR: &str = "is not in --hooks";
 const STATE: [Mechanism; 3] = [Mechanism::TpBtf, Mechanism::RawTp, Mechanism::Tracepoint];
 
 fn fix(facts: &Facts, options: &PlanOptions) -> String {
-    let fix = if let Some(hooks) = &options.hooks
-        && !STATE.iter().any(|state| hooks.contains(state))
-    {
+    let fix = if !STATE.iter().any(|way| options.allows(Event::State, *way)) {
         "Add tp_btf, raw_tp or tracepoint to --hooks.".into()
     } else if !facts.may_load() {
         format!(

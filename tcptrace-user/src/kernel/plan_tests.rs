@@ -15,7 +15,13 @@ fn no(why: &str) -> Fact {
 /// The plan as few lines, or the refusal.
 fn told(facts: &Facts, hooks: Option<&[Mechanism]>) -> String {
     let hooks = hooks.map(|hooks| hooks.iter().copied().collect());
-    let (mut text, events) = match plan(facts, &PlanOptions { hooks }) {
+    let (mut text, events) = match plan(
+        facts,
+        &PlanOptions {
+            hooks,
+            ..PlanOptions::default()
+        },
+    ) {
         Ok(plan) => {
             let estimated: Vec<_> = plan.estimated.iter().map(|e| format!("~ {e}\n")).collect();
             (
@@ -164,6 +170,7 @@ fn hooks_without_the_state_event_are_refused_with_the_reason() {
         &host(),
         &PlanOptions {
             hooks: Some([Mechanism::Proc].into()),
+            ..PlanOptions::default()
         },
     );
     let refusal = refusal.unwrap_err();
@@ -193,6 +200,18 @@ fn the_loader_asks_by_event_and_by_hook() {
 fn mechanisms_are_read_as_they_are_written() {
     assert_eq!("raw_tp".parse(), Ok(Mechanism::RawTp));
     assert!("derived".parse::<Mechanism>().is_err());
+}
+
+#[test]
+fn hooks_may_be_of_one_event() {
+    let options = PlanOptions::parse(["state=raw_tp", "accept=raw_tp"]).unwrap();
+    let plan = plan(&host(), &options).unwrap();
+    let by = |event| plan.chosen(event).unwrap().mechanism;
+    assert_eq!(by(Event::State), Mechanism::RawTp);
+    assert_eq!(by(Event::Accept), Mechanism::RawTp);
+    assert_eq!(by(Event::Minisocket), Mechanism::TpBtf);
+    assert!(PlanOptions::parse(["sate=raw_tp"]).is_err());
+    assert!(PlanOptions::parse(["state=raw"]).is_err());
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl Probes {
                     self.tracepoint(name, selection.tracefs, category, events)
                 }
                 On::Fentry(function) => self.fentry(name, function, btf),
-                On::Fexit(function, _) => self.fexit(name, function, btf),
+                On::Fexit(function) => self.fexit(name, function, btf),
                 On::Kprobe(function) => self.kprobe(name, function),
                 On::SockCreate | On::SockOps => match open_once(&mut cgroup) {
                     Ok(root) => self.on_cgroup(name, attachment.on, root),
@@ -426,13 +426,13 @@ fn refusal(program: &'static str, error: &ProgramError) -> Refusal {
             verifier_log,
         } => {
             let log = verifier_log.to_string();
-            let tail: Vec<&str> = log
+            // The reason stands before the verifier's own statistics.
+            let statistics = ["verification time", "stack depth", "processed "];
+            let reasons = log
                 .lines()
-                .rev()
-                .filter(|l| !l.is_empty())
-                .take(3)
-                .collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
+                .filter(|line| !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s)));
+            let reasons: Vec<&str> = reasons.collect();
+            let tail = &reasons[reasons.len().saturating_sub(3)..];
             format!(
                 "the kernel refused to load it: {io_error}; {}",
                 tail.join(" | ")

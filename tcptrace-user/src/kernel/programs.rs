@@ -11,15 +11,17 @@ pub(crate) struct Attachment {
     pub(crate) skipped: Skipped,
     /// Nothing can be traced without it.
     pub(crate) required: bool,
+    /// Programs that stand in for it where the function takes so many arguments.
+    variants: &'static [(u32, &'static str)],
 }
 
 impl Attachment {
     /// The same with the program for a function that takes so many arguments.
     pub(crate) fn for_arguments(self, count: impl Fn(&str) -> u32) -> Attachment {
         let variant = match self.on {
-            On::Fexit(function, variants) => {
+            On::Fexit(function) | On::Kprobe(function) => {
                 let count = count(function);
-                variants.iter().find(|(arguments, _)| *arguments == count)
+                self.variants.iter().find(|(n, _)| *n == count)
             }
             _ => None,
         };
@@ -41,9 +43,8 @@ pub(crate) enum On {
     Tracepoint(&'static str, &'static [&'static str]),
     /// The entry of a function, by a trampoline.
     Fentry(&'static str),
-    /// The return of a function, by a trampoline: with the program for each number of arguments
-    /// that the function may take.
-    Fexit(&'static str, &'static [(u32, &'static str)]),
+    /// The return of a function, by a trampoline.
+    Fexit(&'static str),
     /// The entry or, for a kretprobe program, the return of a function, by a breakpoint.
     Kprobe(&'static str),
     /// socket(), on the root cgroup.
@@ -71,6 +72,7 @@ const fn lost(program: &'static str, on: On) -> Attachment {
         on,
         skipped,
         required: false,
+        variants: &[],
     }
 }
 
@@ -81,12 +83,20 @@ const fn unimportant(program: &'static str, on: On) -> Attachment {
         on,
         skipped,
         required: false,
+        variants: &[],
     }
 }
 
 const fn required(attachment: Attachment) -> Attachment {
     Attachment {
         required: true,
+        ..attachment
+    }
+}
+
+const fn with(variants: &'static [(u32, &'static str)], attachment: Attachment) -> Attachment {
+    Attachment {
+        variants,
         ..attachment
     }
 }
@@ -98,6 +108,7 @@ const fn made_up(program: &'static str, on: On) -> Attachment {
         on,
         skipped,
         required: false,
+        variants: &[],
     }
 }
 
@@ -159,12 +170,9 @@ pub(crate) fn notes_fin_wait2(programs: &[Attachment]) -> bool {
     programs.iter().any(|a| a.program == BY_SEGMENT)
 }
 
-pub(super) const ACCEPT_FEXIT: &[Attachment] = &[lost(
-    "accept_fexit",
-    On::Fexit(
-        "inet_csk_accept",
-        &[(2, "accept_fexit_2"), (4, "accept_fexit_4")],
-    ),
+pub(super) const ACCEPT_FEXIT: &[Attachment] = &[with(
+    &[(2, "accept_fexit_2"), (4, "accept_fexit_4")],
+    lost("accept_fexit", On::Fexit("inet_csk_accept")),
 )];
 pub(super) const ACCEPT_KRETPROBE: &[Attachment] =
     &[lost("accept_kretprobe", On::Kprobe("inet_csk_accept"))];
@@ -182,15 +190,15 @@ pub(super) const CLOSE_DESTROY: &[Attachment] =
 // What is not seen here is told from the receive queue.
 
 pub(super) const EOF_TP_BTF: &[Attachment] = &[unimportant("eof", On::TpBtf("sock_recv_length"))];
-pub(super) const EOF_FEXIT: &[Attachment] = &[unimportant(
-    "eof_fexit",
-    On::Fexit(
-        "tcp_recvmsg",
-        &[(4, "eof_fexit_4"), (5, "eof_fexit_5"), (6, "eof_fexit_6")],
-    ),
+pub(super) const EOF_FEXIT: &[Attachment] = &[with(
+    &[(4, "eof_fexit_4"), (5, "eof_fexit_5"), (6, "eof_fexit_6")],
+    unimportant("eof_fexit", On::Fexit("tcp_recvmsg")),
 )];
 pub(super) const EOF_KRETPROBE: &[Attachment] = &[
-    unimportant("eof_kprobe", On::Kprobe("tcp_recvmsg")),
+    with(
+        &[(6, "eof_kprobe_6")],
+        unimportant("eof_kprobe", On::Kprobe("tcp_recvmsg")),
+    ),
     unimportant("eof_kretprobe", On::Kprobe("tcp_recvmsg")),
 ];
 

@@ -62,7 +62,6 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
             flags: scope.config.flags | note_fin_wait2,
             states: event_states(scope.states).bits(),
             tw_timer_handler: handler.unwrap_or(0),
-            recvmsg_args: kernel.arguments.of("tcp_recvmsg"),
             ..scope.config
         },
         ring_bytes: scope.ring_bytes,

@@ -20,7 +20,7 @@ impl Chain {
     pub(crate) fn hooks(self) -> &'static str {
         match self {
             Chain::Fentry => "fentry,tp_btf,raw_tp,iter,proc",
-            Chain::Kprobe => "kprobe,raw_tp,iter,proc",
+            Chain::Kprobe => "kprobe,raw_tp,iter,proc,accept=kprobe",
             Chain::Tracepoint => "tp_btf,raw_tp,tracepoint,iter,proc",
         }
     }
