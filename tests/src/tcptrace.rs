@@ -42,6 +42,29 @@ pub fn command(args: &[&str]) -> Command {
     command
 }
 
+/// What doctor says of the mechanisms that are tried.
+#[track_caller]
+pub fn doctor() -> Value {
+    let mut command = command(&["doctor", "--json"]);
+    command.args(hooks());
+    let output = command.output().expect("doctor runs");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// The mechanism that serves an event.
+pub fn chosen(doctor: &Value, event: &str) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let events = list(&doctor["plan"]["events"]);
+    let candidates = events.iter().filter(|e| e["event"] == event);
+    let chosen = candidates
+        .flat_map(|e| list(&e["candidates"]))
+        .find(|c| c["decision"] == "chosen");
+    let mechanism = chosen.map(|c| c["mechanism"].clone());
+    mechanism
+        .and_then(|m| m.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
 /// `tcptrace snapshot --json` in `ns`: its lines.
 #[track_caller]
 pub fn snapshot(ns: &Netns, args: &[&str]) -> Vec<Event> {

@@ -13,7 +13,7 @@ use tcptrace_tests::child::{LIMIT, Process, until};
 use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::pace::patient;
 use tcptrace_tests::require;
-use tcptrace_tests::tcptrace::{Tracer, command, hooks, tracer_path};
+use tcptrace_tests::tcptrace::{Tracer, chosen, command, doctor, hooks, tracer_path};
 
 #[test]
 fn interrupts_and_durations_end_with_a_summary() {
@@ -202,28 +202,6 @@ fn the_named_capabilities_are_enough_and_needed() {
         assert_eq!(refused.status.code(), Some(3), "{caps}: {refused:?}");
         assert!(text(&refused.stderr).contains(missing), "{refused:?}");
     }
-}
-
-/// What doctor says of the mechanisms that are tried.
-#[track_caller]
-fn doctor() -> Value {
-    let mut command = command(&["doctor", "--json"]);
-    command.args(hooks());
-    serde_json::from_slice(&run(command).stdout).expect("JSON")
-}
-
-/// The mechanism that serves an event.
-fn chosen(doctor: &Value, event: &str) -> String {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let events = list(&doctor["plan"]["events"]);
-    let candidates = events.iter().filter(|e| e["event"] == event);
-    let chosen = candidates
-        .flat_map(|e| list(&e["candidates"]))
-        .find(|c| c["decision"] == "chosen");
-    let mechanism = chosen.map(|c| c["mechanism"].clone());
-    mechanism
-        .and_then(|m| m.as_str().map(str::to_owned))
-        .unwrap_or_default()
 }
 
 /// `cap_bpf,cap_perfmon+ep` as setpriv(1) takes it.

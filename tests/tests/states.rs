@@ -3,7 +3,7 @@
 use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::oracle::ss;
 use tcptrace_tests::require;
-use tcptrace_tests::tcptrace::{Event, Run, Tracer};
+use tcptrace_tests::tcptrace::{Event, Run, Tracer, chosen, doctor};
 
 #[test]
 fn both_sides_of_a_connection_over_ipv4_ipv6_and_v4_mapped() {
@@ -88,7 +88,12 @@ fn an_owner_that_read_the_end_and_went_on_is_told_from_one_that_did_not() {
         conn.server.act("wait S 8");
     }
     assert_eq!(conns[0].server.act("recv S 10").value, Some(0));
-    for (conn, verdict) in conns.iter().zip(["eof_read", "fin_unread", "data_unread"]) {
+    // Where receives are not seen, an empty queue is all that there is to tell.
+    let read = match chosen(&doctor(), "eof").as_str() {
+        "derived" => "drained",
+        _ => "eof_read",
+    };
+    for (conn, verdict) in conns.iter().zip([read, "fin_unread", "data_unread"]) {
         let stuck = watch.stuck(&conn.s.id(), "close_wait");
         assert_eq!(stuck.text("verdict"), verdict);
     }

@@ -10,6 +10,7 @@
 //! from the holders.
 
 use tcptrace_common::event::{Acquire, KIND_ACQUIRE, NO_FD};
+use tcptrace_common::layout::ABSENT;
 use tcptrace_common::tcp;
 
 use crate::filter::{self, Birth};
@@ -45,6 +46,10 @@ fn acquired(sk: *const u8, fd: u32) {
     let family: u16 = common.read(sk, offset!(skc_family));
     let protocol: u16 = Probed.read(sk, offset!(sk_protocol));
     if (family != tcp::AF_INET && family != tcp::AF_INET6) || protocol != tcp::IPPROTO_TCP {
+        return;
+    }
+    // What MPTCP accepts of its own subflows is no connection of its own.
+    if offset!(is_mptcp) != ABSENT && Probed.read::<u8>(sk, offset!(is_mptcp)) & 1 != 0 {
         return;
     }
     let cookie: u64 = common.read(sk, offset!(skc_cookie));

@@ -26,12 +26,12 @@ use crate::source::self_check;
 pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
     let asked = super::plan_options(&options.hooks)?;
     let kernel = Kernel::inspect(options.btf.as_deref())?;
-    let plan = plan(&kernel.facts, &asked);
+    let mut plan = plan(&kernel.facts, &asked);
     let self_check = plan
-        .as_ref()
+        .as_mut()
         .ok()
         .filter(|plan| plan.mode != Mode::Netlink)
-        .map(|plan| self_check::run(&kernel, plan));
+        .map(|plan| self_check::run(&kernel, plan, &asked));
     let diagnosis = Diagnosis {
         sysctls: sysctl::read(Path::new("/proc")),
         btf_types: kernel.btf_types,

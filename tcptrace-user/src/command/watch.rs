@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::clock;
 use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Event, Mode, Plan, plan};
+use crate::kernel::plan::{Event, Mode, Plan, PlanOptions, plan};
 use crate::kernel::probes::Probes;
 use crate::kernel_filter;
 use crate::netns;
@@ -47,20 +47,20 @@ pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
     if let (Some(file), Some(why)) = (&options.btf, kernel.facts.offsets.why_not()) {
         return Err(foreign_btf(file, why.to_owned()).into());
     }
-    let plan = plan(&kernel.facts, &asked).map_err(|refusal| CannotRun {
+    let mut plan = plan(&kernel.facts, &asked).map_err(|refusal| CannotRun {
         what: "cannot trace here".to_owned(),
         why: refusal.why,
         fix: refusal.fix,
     })?;
     if let Some(file) = options.btf.as_ref().filter(|_| plan.mode != Mode::Netlink) {
         // The kernel's own cannot be wrong.
-        self_check::run(&kernel, &plan).map_err(|why| foreign_btf(file, why))?;
+        self_check::run(&kernel, &mut plan, &asked).map_err(|why| foreign_btf(file, why))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(watch(options, &mut kernel, &plan))
+    runtime.block_on(watch(options, &mut kernel, plan, &asked))
 }
 
 fn foreign_btf(file: &Path, why: String) -> CannotRun {
@@ -74,14 +74,22 @@ fn foreign_btf(file: &Path, why: String) -> CannotRun {
     }
 }
 
-async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Result<ExitCode> {
+async fn watch(
+    options: &Watch,
+    kernel: &mut Kernel,
+    plan: Plan,
+    asked: &PlanOptions,
+) -> anyhow::Result<ExitCode> {
     // Before anything is attached, so that no signal finds us without a summary.
-    let mut end = End::new(options.duration_ns)?;
+    let mut end = End::new()?;
     let anchor = clock::anchor();
     let scope = scope(options);
-    let mut probes = match plan.mode {
-        Mode::Netlink => None,
-        _ => Some(start::start(kernel, plan, &scope)?),
+    let (plan, mut probes) = match plan.mode {
+        Mode::Netlink => (plan, None),
+        _ => {
+            let (plan, probes) = start::start(kernel, plan, asked, &scope)?;
+            (plan, Some(probes))
+        }
     };
     // Whatever takes more privileges than the run does stands above this line.
     let needs = needs(options, probes.as_ref());
@@ -148,6 +156,7 @@ async fn watch(options: &Watch, kernel: &mut Kernel, plan: &Plan) -> anyhow::Res
         plan.mode,
         pipeline.tracker().open(),
     ));
+    end.after(options.duration_ns);
     let mut told = BTreeSet::new();
     loop {
         for notice in live.take_notices() {
@@ -242,13 +251,18 @@ struct End {
 }
 
 impl End {
-    fn new(duration_ns: Option<u64>) -> anyhow::Result<End> {
+    fn new() -> anyhow::Result<End> {
         let on = |kind| signal(kind).context("cannot wait for signals");
         Ok(End {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
-            at: duration_ns.map(|ns| tokio::time::Instant::now() + Duration::from_nanos(ns)),
+            at: None,
         })
+    }
+
+    /// From now on it takes so long, if it ends by itself.
+    fn after(&mut self, duration_ns: Option<u64>) {
+        self.at = duration_ns.map(|ns| tokio::time::Instant::now() + Duration::from_nanos(ns));
     }
 
     /// Waits that long, or until the end.

@@ -21,6 +21,8 @@ pub(crate) struct PlanOptions {
     pub(crate) hooks: Option<BTreeSet<Mechanism>>,
     /// Use only these for an event, whatever stands in `hooks`.
     pub(crate) by_event: BTreeMap<Event, BTreeSet<Mechanism>>,
+    /// Programs that the kernel refused when they were loaded, and why: what needs them is out.
+    pub(crate) refused: BTreeMap<&'static str, String>,
 }
 
 impl PlanOptions {
@@ -333,6 +335,13 @@ fn why_not(
     }
     let mut facts_needed = own.iter().chain(row.needs).map(|need| need(facts).clone());
     if let Some(why) = facts_needed.find_map(|fact| fact.why_not().map(str::to_owned)) {
+        return Some(why);
+    }
+    let refused = |(name, why): (&&str, &String)| {
+        let needed = row.programs.iter().any(|program| program.may_be(name));
+        needed.then(|| why.clone())
+    };
+    if let Some(why) = options.refused.iter().find_map(refused) {
         return Some(why);
     }
     let mut places = row.programs.iter().map(|program| match program.on {

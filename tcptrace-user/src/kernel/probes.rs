@@ -44,7 +44,7 @@ pub(crate) struct Selection<'a> {
 }
 
 /// A program that the kernel refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("program {program}: {why}")]
 pub(crate) struct Refusal {
     /// Its name.

@@ -16,6 +16,11 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
+    /// Whether this is that program, or has it for a number of arguments.
+    pub(crate) fn may_be(&self, program: &str) -> bool {
+        self.program == program || self.variants.iter().any(|(_, name)| *name == program)
+    }
+
     /// The same with the program for a function that takes so many arguments.
     pub(crate) fn for_arguments(self, count: impl Fn(&str) -> u32) -> Attachment {
         let variant = match self.on {

@@ -17,7 +17,7 @@ use tcptrace_core::tuple::Tuple;
 
 use super::start::{self, Scope};
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::Plan;
+use crate::kernel::plan::{Plan, PlanOptions};
 use crate::kernel::probes::Probes;
 use crate::netns;
 
@@ -25,7 +25,7 @@ use crate::netns;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Checks the programs of the plan: `Ok` says what was compared, `Err` what differed.
-pub(crate) fn run(kernel: &Kernel, plan: &Plan) -> Result<String, String> {
+pub(crate) fn run(kernel: &Kernel, plan: &mut Plan, asked: &PlanOptions) -> Result<String, String> {
     let scope = Scope {
         states: StateSet::all(),
         closes: true,
@@ -33,7 +33,9 @@ pub(crate) fn run(kernel: &Kernel, plan: &Plan) -> Result<String, String> {
         ring_bytes: 1 << 20,
         selected_max: 1,
     };
-    let mut probes = start::start(kernel, plan, &scope).map_err(|e| format!("{e:#}"))?;
+    let started = start::start(kernel, plan.clone(), asked, &scope);
+    let (runs, mut probes) = started.map_err(|e| format!("{e:#}"))?;
+    *plan = runs;
     let decoder = Decoder {
         hz: kernel.facts.hz.unwrap_or(250),
         mini_death: Box::new(|_, _| Cause::Unknown),

@@ -1,7 +1,7 @@
 //! From a plan to a running source.
 
-use anyhow::Context as _;
 use tcptrace_common::config::{Config, FLAG_NOTE_FIN_WAIT2};
+use tcptrace_common::layout::Layout;
 use tcptrace_core::cause::Cause;
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::state::{StateSet, TcpState};
@@ -9,7 +9,7 @@ use tcptrace_core::state::{StateSet, TcpState};
 use crate::embed::OBJECT;
 use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Event, Mechanism, Plan};
+use crate::kernel::plan::{self, Event, Mechanism, Plan, PlanOptions};
 use crate::kernel::probes::{LoadError, Probes, Selection};
 use crate::kernel::programs;
 
@@ -30,14 +30,44 @@ pub(crate) struct Scope {
     pub(crate) selected_max: u32,
 }
 
-/// Loads and attaches what the plan chose and the scope needs.
+/// Loads and attaches what the plan chose and the scope needs. Where the kernel refuses a program
+/// the next way to its event is taken: the plan that comes back is the one that runs.
 ///
 /// # Errors
-/// [`CannotRun`] if the kernel refuses what nothing works without.
-pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Result<Probes> {
-    let layout = kernel
-        .layout
-        .context("no field offsets, though the plan says that it can run")?;
+/// [`CannotRun`] if nothing is left that could be tried.
+pub(crate) fn start(
+    kernel: &Kernel,
+    mut plan: Plan,
+    asked: &PlanOptions,
+    scope: &Scope,
+) -> anyhow::Result<(Plan, Probes)> {
+    let mut asked = asked.clone();
+    loop {
+        let (refused, loaded) = match load(kernel, &plan, scope) {
+            Ok(probes) => (probes.refusals().to_vec(), Ok(probes)),
+            Err(LoadError::Refused(refusal)) => {
+                (vec![refusal.clone()], Err(LoadError::Refused(refusal)))
+            }
+            Err(error) => return Err(cannot_load(error)),
+        };
+        let known = asked.refused.len();
+        let refused = refused.into_iter().map(|r| (r.program, r.why));
+        asked.refused.extend(refused);
+        let next = match asked.refused.len() > known {
+            true => plan::plan(&kernel.facts, &asked).ok(),
+            false => None,
+        };
+        match (next, loaded) {
+            (Some(next), _) => plan = next,
+            (None, Ok(probes)) => return Ok((plan, probes)),
+            (None, Err(error)) => return Err(cannot_load(error)),
+        }
+    }
+}
+
+fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError> {
+    // Without offsets every way to the state changes is out.
+    let layout = kernel.layout.unwrap_or(Layout::UNRESOLVED);
     let handler = kernel.symbols.as_ref().and_then(|s| s.tw_timer_handler());
     let events = [
         (Event::State, true),
@@ -72,7 +102,7 @@ pub(crate) fn start(kernel: &Kernel, plan: &Plan, scope: &Scope) -> anyhow::Resu
             .chosen(Event::Owners)
             .is_some_and(|c| c.mechanism == Mechanism::Iter),
     };
-    Probes::load(OBJECT, &selection).map_err(cannot_load)
+    Probes::load(OBJECT, &selection)
 }
 
 /// How the records of these programs are read.
