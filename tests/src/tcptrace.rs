@@ -45,8 +45,17 @@ pub fn command(args: &[&str]) -> Command {
 /// What doctor says of the mechanisms that are tried.
 #[track_caller]
 pub fn doctor() -> Value {
+    let hooks = std::env::var("TCPTRACE_HOOKS");
+    doctor_of(&hooks.unwrap_or_default())
+}
+
+/// `tcptrace doctor --json`, with these hooks only; an empty list: all.
+#[track_caller]
+pub fn doctor_of(hooks: &str) -> Value {
     let mut command = command(&["doctor", "--json"]);
-    command.args(hooks());
+    if !hooks.is_empty() {
+        command.args(["--hooks", hooks]);
+    }
     let output = command.output().expect("doctor runs");
     serde_json::from_slice(&output.stdout).expect("JSON")
 }

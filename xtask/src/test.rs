@@ -19,6 +19,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 const BUILD_LIMIT: Duration = MINUTE.saturating_mul(20);
 /// The live suite waits for real timers: a TIME_WAIT lasts a minute.
 const LIVE_LIMIT: Duration = MINUTE.saturating_mul(30);
+/// The live suite in virtual machines, on each kernel and by each chain of mechanisms.
+const KERNELS_LIMIT: Duration = MINUTE.saturating_mul(40);
 /// What tcptrace-tests reads; sudo would drop it.
 const LIVE_VARIABLES: &[&str] = &["PATH", "RUST_BACKTRACE", "TCPTRACE_BIN", "TCPTRACE_REQUIRE"];
 
@@ -171,6 +173,13 @@ impl Run<'_> {
             );
         }
         self.step("live tests", tests, LIVE_LIMIT);
+        if self.filter.is_empty() {
+            let mut kernels = this_program(&["vm"])?;
+            if let Some(object) = &self.object {
+                kernels.env("TCPTRACE_BPF_OBJECT", object);
+            }
+            self.step("other kernels", kernels, KERNELS_LIMIT);
+        }
         Ok(())
     }
 

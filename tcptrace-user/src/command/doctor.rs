@@ -17,7 +17,7 @@ use crate::kernel::plan::{CannotRun, Decision, Event, EventPlan, Mechanism, Mode
 use crate::kernel::sysctl::{self, Sysctl};
 use crate::options::Doctor;
 use crate::privileges;
-use crate::source::self_check;
+use crate::source::self_check::{self, Checked};
 
 /// Looks, judges, prints. The exit code is 0 when `watch` can run and 3 when it cannot.
 ///
@@ -60,13 +60,15 @@ struct Diagnosis {
     btf_file: Option<PathBuf>,
     absences: Vec<Absence>,
     plan: Result<Plan, CannotRun>,
-    self_check: Option<Result<String, String>>,
+    self_check: Option<Result<Checked, String>>,
     sysctls: Vec<Sysctl>,
 }
 
 impl Diagnosis {
     fn can_run(&self) -> bool {
-        self.plan.is_ok() && !matches!(self.self_check, Some(Err(_)))
+        // As `watch` has it: nobody gives a BTF to have none.
+        let foreign = self.btf_file.is_some() && !self.facts.offsets.is_yes();
+        self.plan.is_ok() && !foreign && !matches!(self.self_check, Some(Err(_)))
     }
 
     fn mode(&self) -> Mode {
@@ -112,9 +114,13 @@ impl Diagnosis {
             "absent_fields": self.absences,
             "plan": plan,
             "self_check": self.self_check.as_ref().map(|result| match result {
-                Ok(what) => json!({ "ok": true, "what": what }),
+                Ok(checked) => json!({ "ok": true, "what": checked.what }),
                 Err(what) => json!({ "ok": false, "what": what }),
             }),
+            "programs": match &self.self_check {
+                Some(Ok(checked)) => json!(checked.programs),
+                _ => json!(null),
+            },
             "sysctls": self.sysctls,
             "privileges": {
                 "missing": missing,
@@ -140,7 +146,7 @@ impl Diagnosis {
         self.facts_text(&mut page);
         self.plan_text(&mut page);
         match &self.self_check {
-            Some(Ok(what)) => page.line(Grade::Ok, what),
+            Some(Ok(checked)) => page.line(Grade::Ok, &checked.what),
             Some(Err(what)) => page.line(Grade::Miss, what),
             None => {}
         }
@@ -414,7 +420,10 @@ mod tests {
             btf_types: 126_689,
             btf_file: None,
             absences: vec![],
-            self_check: Some(Ok("self-check: 127.0.0.1 was seen as it is".into())),
+            self_check: Some(Ok(Checked {
+                what: "self-check: 127.0.0.1 was seen as it is".into(),
+                programs: vec![],
+            })),
             sysctls: vec![Sysctl {
                 name: "net.ipv4.tcp_fin_timeout",
                 value: Some("60".into()),

@@ -53,6 +53,18 @@ pub(crate) struct Refusal {
     pub(crate) why: String,
 }
 
+/// A loaded program, as the kernel tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct LoadedProgram {
+    /// Its name in the object.
+    pub(crate) name: String,
+    /// How many instructions the verifier went through, which is what its limit (a million)
+    /// counts; `None` before 5.16, where the kernel does not tell.
+    pub(crate) verified_instructions: Option<u32>,
+    /// Bytes of its instructions, after the verifier's changes.
+    pub(crate) bytes: Option<u32>,
+}
+
 /// Nothing could be loaded at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -274,6 +286,21 @@ impl Probes {
     /// Programs that the kernel refused.
     pub(crate) fn refusals(&self) -> &[Refusal] {
         &self.refusals
+    }
+
+    /// The programs that are loaded, by name.
+    pub(crate) fn programs(&self) -> Vec<LoadedProgram> {
+        let loaded = |(name, program): (&str, &aya::programs::Program)| {
+            let info = program.info().ok()?;
+            Some(LoadedProgram {
+                name: name.to_owned(),
+                verified_instructions: info.verified_instruction_count(),
+                bytes: info.size_translated(),
+            })
+        };
+        let mut programs: Vec<_> = self.ebpf.programs().filter_map(loaded).collect();
+        programs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        programs
     }
 
     /// Whether all of these programs are attached.

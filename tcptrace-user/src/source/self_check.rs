@@ -18,14 +18,26 @@ use tcptrace_core::tuple::Tuple;
 use super::start::{self, Scope};
 use crate::kernel::inspect::Kernel;
 use crate::kernel::plan::{Plan, PlanOptions};
-use crate::kernel::probes::Probes;
+use crate::kernel::probes::{LoadedProgram, Probes};
 use crate::netns;
 
 /// How long the kernel may take to tell us of our own connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What was compared, and by which programs.
+pub(crate) struct Checked {
+    /// In a sentence.
+    pub(crate) what: String,
+    /// What they are for the kernel.
+    pub(crate) programs: Vec<LoadedProgram>,
+}
+
 /// Checks the programs of the plan: `Ok` says what was compared, `Err` what differed.
-pub(crate) fn run(kernel: &Kernel, plan: &mut Plan, asked: &PlanOptions) -> Result<String, String> {
+pub(crate) fn run(
+    kernel: &Kernel,
+    plan: &mut Plan,
+    asked: &PlanOptions,
+) -> Result<Checked, String> {
     let scope = Scope {
         states: StateSet::all(),
         closes: true,
@@ -52,11 +64,14 @@ pub(crate) fn run(kernel: &Kernel, plan: &mut Plan, asked: &PlanOptions) -> Resu
         return Err(format!("self-check: {}", refused.join("; ")));
     }
     match seen.all() {
-        true => Ok(format!(
-            "self-check: {} -> {} was seen connecting, accepted and closing, with its \
-             addresses, namespace, cookies, queue, file and process",
-            made.tuple.local, made.tuple.remote
-        )),
+        true => Ok(Checked {
+            what: format!(
+                "self-check: {} -> {} was seen connecting, accepted and closing, with its \
+                 addresses, namespace, cookies, queue, file and process",
+                made.tuple.local, made.tuple.remote
+            ),
+            programs: probes.programs(),
+        }),
         false => Err(format!(
             "self-check: a loopback connection {} -> {} was not seen as it was made: {seen:?}; \
              field offsets are wrong for this kernel, or its events do not reach us",

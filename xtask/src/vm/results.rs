@@ -33,6 +33,11 @@ impl Run {
         self.frames().iter().find(|frame| frame.name == name)
     }
 
+    /// What `doctor --json` said.
+    pub(crate) fn doctor(&self) -> Option<&str> {
+        self.frame("doctor").map(|frame| frame.output.trim())
+    }
+
     fn tests(&self) -> impl Iterator<Item = &Frame> {
         let is_test = |frame: &&Frame| self.suites.contains(&frame.name);
         self.frames().iter().filter(is_test)
@@ -91,8 +96,8 @@ impl Run {
             directory.join("version.txt"),
             format!("{}\n{uname}\n", self.version),
         )?;
-        if let Some(doctor) = self.frame("doctor") {
-            fs::write(directory.join("doctor.json"), doctor.output.trim())?;
+        if let Some(doctor) = self.doctor() {
+            fs::write(directory.join("doctor.json"), doctor)?;
         }
         if let Some(probe) = self.frame("probe") {
             // What could not be loaded, with the verifier's words.
@@ -148,10 +153,30 @@ pub(crate) fn table(runs: &[Run]) -> String {
         lines.extend(told("failed", &mut failures.iter().map(String::as_str)));
         lines.extend(told("left out", &mut run.skips().into_iter()));
     }
-    let passed: u64 = runs.iter().map(Run::passed).sum();
-    let failed: u64 = runs.iter().map(Run::failed).sum();
-    lines.push(format!("\n{passed} passed, {failed} failed"));
     lines.join("\n")
+}
+
+/// The end of the output, in the words of Rust's test harness, which our caller reads.
+pub(crate) fn verdict(runs: &[Run], faults: &[String]) -> String {
+    let mut failures: Vec<String> = Vec::new();
+    for run in runs {
+        let named = |failure| format!("{} {}: {failure}", run.kernel, run.chain);
+        failures.extend(run.failures().into_iter().map(named));
+    }
+    failures.extend_from_slice(faults);
+    let passed: u64 = runs.iter().map(Run::passed).sum();
+    let ignored: usize = runs.iter().map(|run| run.skips().len()).sum();
+    let mut text = String::new();
+    if !failures.is_empty() {
+        text.push_str("failures:\n");
+        for failure in &failures {
+            text.push_str(&format!("    {failure}\n"));
+        }
+        text.push('\n');
+    }
+    let result = if failures.is_empty() { "ok" } else { "FAILED" };
+    let failed = failures.len();
+    text + &format!("test result: {result}. {passed} passed; {failed} failed; {ignored} ignored")
 }
 
 #[cfg(test)]
