@@ -45,6 +45,49 @@ fn told(facts: &Facts, hooks: Option<&[Mechanism]>) -> String {
     text
 }
 
+/// What the kernels answered that the project is tested on, as root.
+const KERNELS: [(&str, &str); 5] = [
+    ("5_10", include_str!("testdata/facts-5.10.json")),
+    ("6_1", include_str!("testdata/facts-6.1.json")),
+    ("6_12", include_str!("testdata/facts-6.12.json")),
+    ("6_18", include_str!("testdata/facts-6.18.json")),
+    ("7_3", include_str!("testdata/facts-7.3.json")),
+];
+
+#[test]
+fn each_known_kernel_has_its_plan() {
+    for (kernel, facts) in KERNELS {
+        let facts: Facts = serde_json::from_str(facts).unwrap();
+        let chosen = |hooks: &str| {
+            let options = match hooks {
+                "" => PlanOptions::default(),
+                hooks => PlanOptions::parse(hooks.split(',')).unwrap(),
+            };
+            let plan = plan(&facts, &options);
+            let mut text = format!("{hooks}\n");
+            match plan {
+                Ok(plan) => {
+                    text += &format!("    mode {}\n", plan.mode);
+                    for event in &plan.events {
+                        let chosen = event.chosen();
+                        let by = chosen.map_or("nothing".to_owned(), |c| c.mechanism.to_string());
+                        let hooks = chosen.map_or(String::new(), |c| c.hooks.join(", "));
+                        text += &format!("    {:10} {by:10} {hooks}\n", event.event);
+                    }
+                }
+                Err(refusal) => text += &format!("    {refusal}\n"),
+            }
+            text
+        };
+        let plans = [
+            "",
+            "kprobe,raw_tp,iter,proc,accept=kprobe",
+            "tp_btf,raw_tp,tracepoint,iter,proc",
+        ];
+        insta::assert_snapshot!(format!("kernel_{kernel}"), plans.map(chosen).concat());
+    }
+}
+
 #[test]
 fn the_host_is_traced_in_full() {
     insta::assert_snapshot!(told(&host(), None));

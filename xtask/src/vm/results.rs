@@ -245,6 +245,8 @@ mod tests {
             outcome: Err(anyhow!("no package")),
         };
         assert_eq!(run.failures(), ["no package"]);
-        assert!(table(&[run]).ends_with("0 passed, 1 failed"));
+        let verdict = verdict(&[run], &["it grew".to_owned()]);
+        assert!(verdict.contains("    5.10 kprobe: no package\n    it grew\n"));
+        assert!(verdict.ends_with("test result: FAILED. 0 passed; 2 failed; 0 ignored"));
     }
 }
