@@ -70,8 +70,7 @@ pub(crate) enum Skipped {
     Nothing,
 }
 
-const fn lost(program: &'static str, on: On) -> Attachment {
-    let skipped = Skipped::Lost;
+const fn attachment(program: &'static str, on: On, skipped: Skipped) -> Attachment {
     Attachment {
         program,
         on,
@@ -81,15 +80,16 @@ const fn lost(program: &'static str, on: On) -> Attachment {
     }
 }
 
+const fn lost(program: &'static str, on: On) -> Attachment {
+    attachment(program, on, Skipped::Lost)
+}
+
+const fn made_up(program: &'static str, on: On) -> Attachment {
+    attachment(program, on, Skipped::MadeUp)
+}
+
 const fn unimportant(program: &'static str, on: On) -> Attachment {
-    let skipped = Skipped::Nothing;
-    Attachment {
-        program,
-        on,
-        skipped,
-        required: false,
-        variants: &[],
-    }
+    attachment(program, on, Skipped::Nothing)
 }
 
 const fn required(attachment: Attachment) -> Attachment {
@@ -103,17 +103,6 @@ const fn with(variants: &'static [(u32, &'static str)], attachment: Attachment) 
     Attachment {
         variants,
         ..attachment
-    }
-}
-
-const fn made_up(program: &'static str, on: On) -> Attachment {
-    let skipped = Skipped::MadeUp;
-    Attachment {
-        program,
-        on,
-        skipped,
-        required: false,
-        variants: &[],
     }
 }
 
