@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::time::ClockId;
 use tcptrace_common::layout::Layout;
 
@@ -70,6 +71,7 @@ impl Kernel {
     /// # Errors
     /// [`Usage`] if `btf_file` cannot be read, or is no BTF.
     pub(crate) fn inspect(btf_file: Option<&Path>) -> Result<Kernel, Usage> {
+        lift_memlock();
         let given = btf_file.map(given_btf).transpose()?;
         let status = read("/proc/self/status").unwrap_or_default();
         let ask = Ask {
@@ -150,6 +152,16 @@ impl Kernel {
             tracefs,
         })
     }
+}
+
+/// Before 5.11 maps and programs count as locked memory, and refusals for want of it are EPERM.
+/// Where we may not lift the limit, the kernel either needs no lifting or says so by refusing.
+fn lift_memlock() {
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let _ = setrlimit(Resource::Memlock, unlimited);
 }
 
 const NO_BTF: &str = "not tried, without BTF";

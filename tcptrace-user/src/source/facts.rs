@@ -121,6 +121,7 @@ pub(crate) fn definitions(
     sockets: &[SocketSnapshot],
     scan: &HolderScan,
     tracker: &Tracker,
+    listener_inodes: &BTreeMap<u64, u32>,
 ) -> Vec<Definition> {
     let inodes: BTreeMap<u64, u32> = sockets.iter().map(|s| (s.cookie, s.inode)).collect();
     let mut processes: BTreeMap<u32, Option<Comm>> = BTreeMap::new();
@@ -144,7 +145,7 @@ pub(crate) fn definitions(
         .flat_map(|w| tracker.listeners_of(&w.tuple))
         .collect();
     for cookie in listeners {
-        define(cookie, None);
+        define(cookie, listener_inodes.get(&cookie).copied());
     }
     for pid in wanted.iter().filter_map(|w| w.pid) {
         processes.entry(pid).or_default();

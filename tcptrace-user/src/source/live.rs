@@ -3,6 +3,7 @@
 //! The order of inputs is the order in which they are fed here. Before any row of a dump is fed,
 //! the ring is drained, so that every event that happened before the row was made comes first.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -82,6 +83,8 @@ pub(crate) struct Live {
     decoder: Decoder,
     scan: HolderScan,
     dumps: Dumps,
+    /// The files of the listeners of the last dump, for scans of /proc.
+    listener_inodes: BTreeMap<u64, u32>,
     /// Only sockets of selected owners are followed.
     owner_filter: Option<OwnerFilter>,
     undecodable: u64,
@@ -119,6 +122,7 @@ impl Live {
             decoder,
             scan: HolderScan::default(),
             dumps,
+            listener_inodes: BTreeMap::new(),
             owner_filter,
             undecodable: 0,
             map_full: 0,
@@ -303,6 +307,7 @@ impl Live {
         if self.owner_filter.is_some() {
             self.scan.run(self.probes.as_mut());
         }
+        self.listener_inodes.clear();
         pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }))?;
         let (mut whole, mut partly, mut hidden) = (Vec::new(), Vec::new(), 0);
         let found = match netns::wanted(&self.dumps.netns) {
@@ -375,6 +380,9 @@ impl Live {
                 last = socket.at;
                 written = self.drain(pipeline).map(|_| ());
             }
+            if socket.state == TcpState::Listen {
+                self.listener_inodes.insert(socket.cookie, socket.inode);
+            }
             let known = pipeline.tracker().knows(socket.cookie);
             if self.follows(&socket, known) && written.is_ok() {
                 written = pipeline.feed(&Input::Socket(socket));
@@ -436,7 +444,8 @@ impl Live {
             pipeline.feed(&Input::Socket(*socket))?;
         }
         self.scan.run(self.probes.as_mut());
-        for definition in facts::definitions(&wanted, &sockets, &self.scan, pipeline.tracker()) {
+        let (scan, inodes) = (&self.scan, &self.listener_inodes);
+        for definition in facts::definitions(&wanted, &sockets, scan, pipeline.tracker(), inodes) {
             pipeline.feed(&Input::Define(definition))?;
         }
         let ended = clock::mono();
