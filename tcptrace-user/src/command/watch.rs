@@ -88,7 +88,9 @@ async fn watch(
         Mode::Netlink => (plan, None),
         _ => {
             let (plan, probes) = start::start(kernel, plan, asked, &scope)?;
-            (plan, Some(probes))
+            // Polling is what is left where the kernel refused every program that was tried.
+            let attached = plan.mode != Mode::Netlink;
+            (plan, attached.then_some(probes))
         }
     };
     // Whatever takes more privileges than the run does stands above this line.

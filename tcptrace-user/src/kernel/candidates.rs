@@ -225,7 +225,7 @@ pub(super) const CANDIDATES: &[Row] = &[
         event: Event::Owners,
         mechanism: Mechanism::Iter,
         hooks: &["task_file"],
-        programs: &[],
+        programs: programs::OWNERS_ITER,
         needs: &[|f| &f.iter_task_file, |f| &f.socket_cookie],
         cost: None,
     },

@@ -39,8 +39,6 @@ pub(crate) struct Selection<'a> {
     pub(crate) programs: Vec<Attachment>,
     /// For perf tracepoints.
     pub(crate) tracefs: Option<&'a Tracefs>,
-    /// The iterator over open files.
-    pub(crate) files: bool,
 }
 
 /// A program that the kernel refused.
@@ -89,7 +87,6 @@ pub(crate) struct Probes {
     ring_bytes: u32,
     counters: PerCpuArray<MapData, u64>,
     selected: HashMap<MapData, u64, u8>,
-    files: bool,
     /// Perf tracepoints: programs are attached to them as long as these are open.
     perf_events: Vec<OwnedFd>,
     /// Programs whose skipped runs are losses.
@@ -131,7 +128,6 @@ impl Probes {
             ring_bytes: selection.ring_bytes,
             counters,
             selected,
-            files: false,
             perf_events: Vec::new(),
             counted: Vec::new(),
             refusals: Vec::new(),
@@ -153,6 +149,7 @@ impl Probes {
                 On::Fentry(function) => self.fentry(name, function, btf),
                 On::Fexit(function) => self.fexit(name, function, btf),
                 On::Kprobe(function) => self.kprobe(name, function),
+                On::Iter(target) => self.iter(name, target, btf),
                 On::SockCreate | On::SockOps => match open_once(&mut cgroup) {
                     Ok(root) => self.on_cgroup(name, attachment.on, root),
                     Err(e) => Err(refusal_because(name, &format!("no root cgroup: {e}"))),
@@ -164,12 +161,6 @@ impl Probes {
                 }
                 Ok(()) => {}
                 Err(refusal) if attachment.required => return Err(refusal.into()),
-                Err(refusal) => self.refusals.push(refusal),
-            }
-        }
-        if selection.files {
-            match self.load_files(btf) {
-                Ok(()) => self.files = true,
                 Err(refusal) => self.refusals.push(refusal),
             }
         }
@@ -265,11 +256,9 @@ impl Probes {
         Ok(())
     }
 
-    fn load_files(&mut self, btf: &Btf) -> Result<(), Refusal> {
-        let program: &mut Iter = self.program(FILES)?;
-        program
-            .load("task_file", btf)
-            .map_err(|e| refusal(FILES, &e))
+    fn iter(&mut self, name: &'static str, target: &str, btf: &Btf) -> Result<(), Refusal> {
+        let program: &mut Iter = self.program(name)?;
+        program.load(target, btf).map_err(|e| refusal(name, &e))
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, Refusal>
@@ -371,7 +360,8 @@ impl Probes {
 
     /// Whether [`Probes::holders`] can be asked.
     pub(crate) fn lists_holders(&self) -> bool {
-        self.files
+        let files = self.ebpf.program(FILES);
+        files.is_some_and(|program| program.fd().is_ok())
     }
 
     /// Every TCP socket that any process has open, in every namespace.
@@ -411,7 +401,7 @@ impl Probes {
     pub(crate) fn usable(&mut self) -> bool {
         self.loss().is_ok()
             && self.selected.keys().all(|key| key.is_ok())
-            && (!self.files || self.holders(|_| ()).is_ok())
+            && (!self.lists_holders() || self.holders(|_| ()).is_ok())
     }
 
     /// Follows a socket that was there before an owner filter could judge its birth.

@@ -56,6 +56,8 @@ pub(crate) enum On {
     SockCreate,
     /// TCP's callbacks, on the root cgroup.
     SockOps,
+    /// An iterator: read when it is asked.
+    Iter(&'static str),
 }
 
 /// What a run means that the kernel skipped, since the program, or another one of its kind, was
@@ -196,4 +198,7 @@ pub(super) const EOF_KRETPROBE: &[Attachment] = &[
     unimportant("eof_kretprobe", On::Kprobe("tcp_recvmsg")),
 ];
 
+pub(super) const OWNERS_ITER: &[Attachment] = &[unimportant(FILES, On::Iter("task_file"))];
+
+/// The iterator over open files.
 pub(super) const FILES: &str = "files";

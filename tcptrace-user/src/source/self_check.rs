@@ -17,7 +17,7 @@ use tcptrace_core::tuple::Tuple;
 
 use super::start::{self, Scope};
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Plan, PlanOptions};
+use crate::kernel::plan::{Mode, Plan, PlanOptions};
 use crate::kernel::probes::{LoadedProgram, Probes};
 use crate::netns;
 
@@ -48,6 +48,9 @@ pub(crate) fn run(
     let started = start::start(kernel, plan.clone(), asked, &scope);
     let (runs, mut probes) = started.map_err(|e| format!("{e:#}"))?;
     *plan = runs;
+    if plan.mode == Mode::Netlink {
+        return Err("self-check: the kernel refused every program for state changes".into());
+    }
     let decoder = Decoder {
         hz: kernel.facts.hz.unwrap_or(250),
         mini_death: Box::new(|_, _| Cause::Unknown),

@@ -9,7 +9,7 @@ use tcptrace_core::state::{StateSet, TcpState};
 use crate::embed::OBJECT;
 use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{self, Event, Mechanism, Plan, PlanOptions};
+use crate::kernel::plan::{self, Event, Plan, PlanOptions};
 use crate::kernel::probes::{LoadError, Probes, Selection};
 use crate::kernel::programs;
 
@@ -75,6 +75,7 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
         (Event::Accept, true),
         (Event::Close, scope.closes),
         (Event::Eof, scope.states.contains(TcpState::CloseWait)),
+        (Event::Owners, true),
     ];
     let wanted = events.into_iter().filter(|(_, wanted)| *wanted);
     let programs: Vec<_> = wanted
@@ -98,9 +99,6 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
         selected_max: scope.selected_max,
         programs,
         tracefs: kernel.tracefs.as_ref(),
-        files: plan
-            .chosen(Event::Owners)
-            .is_some_and(|c| c.mechanism == Mechanism::Iter),
     };
     Probes::load(OBJECT, &selection)
 }
