@@ -176,7 +176,9 @@ pub(super) const ACCEPT_SYSCALLS: &[Attachment] = &[lost(
     "accept_exit",
     On::Tracepoint("syscalls", &["sys_exit_accept", "sys_exit_accept4"]),
 )];
-pub(super) const ACCEPT_RAW: &[Attachment] = &[lost("accept_raw", On::RawTp("sys_exit"))];
+/// Nearly all that it sees are other calls, and so is what is skipped. An accept among them is made
+/// up for by who holds the descriptor.
+pub(super) const ACCEPT_RAW: &[Attachment] = &[unimportant("accept_raw", On::RawTp("sys_exit"))];
 
 pub(super) const CLOSE_FENTRY: &[Attachment] = &[lost("close_fentry", On::Fentry("tcp_close"))];
 pub(super) const CLOSE_KPROBE: &[Attachment] = &[lost("close_kprobe", On::Kprobe("tcp_close"))];
