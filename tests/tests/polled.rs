@@ -74,7 +74,7 @@ fn the_first_line_has_the_owner_and_owners_are_filtered() {
 
 #[test]
 fn the_times_of_minisockets_bracket_the_truth() {
-    require!(root, tracer, ss, sock_destroy);
+    require!(root, tracer, ss, sock_destroy, timely_polls);
     let lab = Lab::new();
     let watch = polled(&lab, &["--interval", "50ms", "--min-age", "0"]);
     let mut conn = lab.connect();
@@ -118,7 +118,7 @@ fn an_orphans_time_in_fin_wait2_is_bracketed() {
 /// Shorter than a poll: at most that long, and never 0.
 #[test]
 fn what_is_too_short_to_be_measured_is_not_0() {
-    require!(root, tracer);
+    require!(root, tracer, timely_polls);
     let lab = Lab::new();
     let watch = polled(
         &lab,

@@ -123,10 +123,11 @@ pub(crate) const PRIVILEGES: [Privilege; 7] = [
 
 /// For setcap(8): all that exact durations take, nothing else.
 pub(crate) const SETCAP_TRACE: &str = "cap_bpf,cap_perfmon,cap_syslog+ep";
-/// The same where cookies are made on the root cgroup.
-pub(crate) const SETCAP_TRACE_COOKIES: &str = "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin+ep";
+/// The same where cookies are made on the root cgroup, and BPF counts as locked memory (before 5.11).
+pub(crate) const SETCAP_TRACE_COOKIES: &str =
+    "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin,cap_sys_resource+ep";
 /// The same with what widens the view: [`PRIVILEGES`].
-pub(crate) const SETCAP_ALL: &str = "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin,\
+pub(crate) const SETCAP_ALL: &str = "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin,cap_sys_resource,\
                                      cap_dac_read_search,cap_sys_ptrace,cap_sys_admin+ep";
 
 #[cfg(test)]
