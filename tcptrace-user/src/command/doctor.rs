@@ -7,9 +7,7 @@ use serde_json::json;
 use tcptrace_core::text::escape;
 
 use crate::error::EXIT_CANNOT_RUN;
-use crate::kernel::capability::{
-    Capability, PRIVILEGES, Privilege, SETCAP_ALL, SETCAP_TRACE, SETCAP_TRACE_COOKIES,
-};
+use crate::kernel::capability::{Capability, Grant, PRIVILEGES, Privilege, grant};
 use crate::kernel::facts::Facts;
 use crate::kernel::inspect::Kernel;
 use crate::kernel::layout::Absence;
@@ -89,13 +87,10 @@ impl Diagnosis {
         privileges::kept(&self.facts.capabilities, by_proc)
     }
 
-    /// For setcap(8): the least for exact durations.
-    fn least(&self) -> &'static str {
+    fn grant(&self) -> Grant {
         let state = self.plan.as_ref().ok().and_then(|p| p.chosen(Event::State));
-        match state.is_some_and(|c| c.mechanism != Mechanism::TpBtf) {
-            true => SETCAP_TRACE_COOKIES,
-            false => SETCAP_TRACE,
-        }
+        let traced = state.is_some_and(|c| c.mechanism != Mechanism::TpBtf);
+        grant(&self.facts, traced || self.facts.memory_by_cgroup.is_no())
     }
 
     fn json(&self) -> serde_json::Value {
@@ -104,6 +99,7 @@ impl Diagnosis {
             Err(refusal) => (json!({ "events": refusal.events }), Some(refusal)),
         };
         let missing: Vec<_> = missing(&self.facts).collect();
+        let Grant { least, all } = self.grant();
         json!({
             "type": "doctor",
             "mode": self.mode(),
@@ -124,8 +120,8 @@ impl Diagnosis {
             "sysctls": self.sysctls,
             "privileges": {
                 "missing": missing,
-                "least": self.least(),
-                "setcap": SETCAP_ALL,
+                "least": least,
+                "setcap": all,
                 "kept": self.kept(),
             },
         })
@@ -162,9 +158,9 @@ impl Diagnosis {
             );
         }
         if missing(&self.facts).next().is_some() {
-            let least = self.least();
+            let Grant { least, all } = self.grant();
             let grant = format!(
-                "sudo setcap {SETCAP_ALL} \"$(command -v tcptrace)\" grants all; {least} is \
+                "sudo setcap {all} \"$(command -v tcptrace)\" grants all; {least} is \
                  the least for exact durations"
             );
             page.line(Grade::Info, &grant);
@@ -340,6 +336,7 @@ fn missing(facts: &Facts) -> impl Iterator<Item = Privilege> {
         Capability::CapNetAdmin => {
             facts.has(cap) || !facts.may_load() || facts.socket_cookie.is_yes()
         }
+        Capability::CapSysResource => facts.has(cap) || !facts.memory_by_cgroup.is_no(),
         cap => facts.has(cap),
     };
     PRIVILEGES.into_iter().filter(move |p| !held(p.capability))

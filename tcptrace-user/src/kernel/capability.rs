@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::Facts;
+
 /// A capability that matters here; the numbers are those of `include/uapi/linux/capability.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -19,6 +21,8 @@ pub(crate) enum Capability {
     CapSysPtrace = 19,
     /// Mounts, other namespaces; and BPF before 5.8.
     CapSysAdmin = 21,
+    /// Lifting resource limits.
+    CapSysResource = 24,
     /// Kernel addresses.
     CapSyslog = 34,
     /// perf events and tracing programs.
@@ -29,11 +33,12 @@ pub(crate) enum Capability {
 
 use Capability::*;
 
-const ALL: [Capability; 7] = [
+const ALL: [Capability; 8] = [
     CapDacReadSearch,
     CapNetAdmin,
     CapSysPtrace,
     CapSysAdmin,
+    CapSysResource,
     CapSyslog,
     CapPerfmon,
     CapBpf,
@@ -47,6 +52,7 @@ impl Capability {
             CapNetAdmin => "CAP_NET_ADMIN",
             CapSysPtrace => "CAP_SYS_PTRACE",
             CapSysAdmin => "CAP_SYS_ADMIN",
+            CapSysResource => "CAP_SYS_RESOURCE",
             CapSyslog => "CAP_SYSLOG",
             CapPerfmon => "CAP_PERFMON",
             CapBpf => "CAP_BPF",
@@ -80,7 +86,7 @@ pub(crate) struct Privilege {
 }
 
 /// What tracing takes. Each was found by running with it and without it.
-pub(crate) const PRIVILEGES: [Privilege; 7] = [
+pub(crate) const PRIVILEGES: [Privilege; 8] = [
     Privilege {
         capability: CapBpf,
         required: true,
@@ -104,6 +110,12 @@ pub(crate) const PRIVILEGES: [Privilege; 7] = [
                   cannot (before 5.12): nothing is traced there without it",
     },
     Privilege {
+        capability: CapSysResource,
+        required: false,
+        purpose: "lifts the limit of locked memory, as which programs and maps count before 5.11: \
+                  without it, `ulimit -l unlimited` is to be set",
+    },
+    Privilege {
         capability: CapDacReadSearch,
         required: false,
         purpose: "opens tracefs: without it, accept() is looked for in every system call; and, \
@@ -121,14 +133,37 @@ pub(crate) const PRIVILEGES: [Privilege; 7] = [
     },
 ];
 
-/// For setcap(8): all that exact durations take, nothing else.
-pub(crate) const SETCAP_TRACE: &str = "cap_bpf,cap_perfmon,cap_syslog+ep";
-/// The same where cookies are made on the root cgroup, and BPF counts as locked memory (before 5.11).
-pub(crate) const SETCAP_TRACE_COOKIES: &str =
-    "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin,cap_sys_resource+ep";
-/// The same with what widens the view: [`PRIVILEGES`].
-pub(crate) const SETCAP_ALL: &str = "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin,cap_sys_resource,\
-                                     cap_dac_read_search,cap_sys_ptrace,cap_sys_admin+ep";
+/// What people grant with setcap(8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// All that exact durations take here, and nothing else.
+    pub(crate) least: String,
+    /// The same with what widens the view: all of [`PRIVILEGES`] that this kernel has a use for.
+    pub(crate) all: String,
+}
+
+/// What is to be granted on this kernel, where `cgroup_cookies` says whether socket cookies come
+/// from programs on the root cgroup.
+pub(crate) fn grant(facts: &Facts, cgroup_cookies: bool) -> Grant {
+    let locks = facts.memory_by_cgroup.is_no();
+    let list = |wanted: &dyn Fn(Capability) -> bool| {
+        let capabilities = PRIVILEGES.map(|p| p.capability).into_iter();
+        let names = capabilities
+            .filter(|cap| wanted(*cap))
+            .map(Capability::name);
+        names.collect::<Vec<_>>().join(",").to_lowercase() + "+ep"
+    };
+    let of_use = |cap| match cap {
+        CapSysResource => locks,
+        CapNetAdmin => cgroup_cookies,
+        CapBpf | CapPerfmon | CapSyslog => true,
+        _ => false,
+    };
+    Grant {
+        least: list(&of_use),
+        all: list(&|cap| cap != CapSysResource || locks),
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -136,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_effective_set_is_read() {
-        let root = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t000001fffeffffff\n";
+        let root = "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t000001ffffffffff\n";
         assert_eq!(effective(root), ALL);
         assert_eq!(
             effective("CapEff:\t000000c000000000\n"),

@@ -28,6 +28,11 @@ impl Fact {
         matches!(self, Fact::Yes)
     }
 
+    /// Whether the answer is no.
+    pub(crate) fn is_no(&self) -> bool {
+        matches!(self, Fact::No(_))
+    }
+
     /// Why the answer is not yes.
     pub(crate) fn why_not(&self) -> Option<&str> {
         match self {
@@ -82,6 +87,9 @@ pub(crate) struct Facts {
     /// By name: the kernel has it as a function of its own, and it takes what we read. Of
     /// [`FUNCTIONS`].
     pub(crate) functions: BTreeMap<String, Fact>,
+    /// The memory of programs and maps is charged to the memory cgroup (5.11 and later), not to the
+    /// limit of locked memory.
+    pub(crate) memory_by_cgroup: Fact,
     /// Programs on the root cgroup can make socket cookies.
     pub(crate) cgroup_cookie: Fact,
     /// `BPF_MAP_TYPE_RINGBUF`.

@@ -119,6 +119,7 @@ impl Kernel {
             kprobe: ask.kprobe(),
             drop_socket: drop_socket(btf.as_ref().or(given.as_ref())),
             functions: functions(btf.as_ref().or(given.as_ref())),
+            memory_by_cgroup: memory_by_cgroup(btf.as_ref().or(given.as_ref())),
             cgroup_cookie: ask.cgroup_cookie(),
             ring_buffer: ask.answer(bpf::create_ring_buffer().map(drop)),
             iter_task_file: ask.function(btf.as_ref(), "bpf_iter_task_file", |id| {
@@ -315,6 +316,14 @@ fn drop_socket(btf: Option<&Btf>) -> Fact {
         None => Fact::Unknown(NO_BTF.into()),
         Some(None) => Fact::No("this kernel has no tracepoint kfree_skb".into()),
         Some(Some((_, params))) => passes("kfree_skb", &params, &["", "", "", "struct sock *"]),
+    }
+}
+
+fn memory_by_cgroup(btf: Option<&Btf>) -> Fact {
+    match btf.map(|btf| btf.find(Kind::Struct, "bpf_map_memory")) {
+        None => Fact::Unknown(NO_BTF.into()),
+        Some(None) => Fact::Yes,
+        Some(Some(_)) => Fact::No("programs and maps count as locked memory here".into()),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::candidates::{CANDIDATES, Row};
-use super::capability::{SETCAP_ALL, SETCAP_TRACE};
+use super::capability::{Grant, grant};
 use super::facts::{Fact, Facts};
 use super::programs::{Attachment, On};
 
@@ -386,9 +386,10 @@ fn fix(facts: &Facts, options: &PlanOptions) -> String {
     let fix = if !STATE.iter().any(|way| options.allows(Event::State, *way)) {
         "Add tp_btf, raw_tp or tracepoint to --hooks.".into()
     } else if !facts.may_load() {
+        let Grant { least, all } = grant(facts, facts.memory_by_cgroup.is_no());
         format!(
-            "Run it as root, or grant it once: sudo setcap {SETCAP_TRACE} \"$(command -v \
-             tcptrace)\" (with other users' processes and other network namespaces: {SETCAP_ALL})."
+            "Run it as root, or grant it once: sudo setcap {least} \"$(command -v tcptrace)\" \
+             (with other users' processes and other network namespaces: {all})."
         )
     } else if facts.settings.lockdown.as_deref() == Some("confidentiality") {
         "The kernel is locked down (confidentiality), which forbids BPF to read its memory: boot \

@@ -1,11 +1,17 @@
 //! Facts in, plans out.
 
 use super::*;
-use crate::kernel::capability::Capability;
+use crate::kernel::capability::{Capability, grant};
 
 /// What a 6.18 without kprobes and trampolines answered, as root.
 fn host() -> Facts {
-    serde_json::from_str(include_str!("testdata/facts-6.18.json")).unwrap()
+    stored("6_18")
+}
+
+/// What one of [`KERNELS`] answered.
+fn stored(kernel: &str) -> Facts {
+    let (_, facts) = KERNELS.iter().find(|(name, _)| *name == kernel).unwrap();
+    serde_json::from_str(facts).unwrap()
 }
 
 fn no(why: &str) -> Fact {
@@ -56,8 +62,8 @@ const KERNELS: [(&str, &str); 5] = [
 
 #[test]
 fn each_known_kernel_has_its_plan() {
-    for (kernel, facts) in KERNELS {
-        let facts: Facts = serde_json::from_str(facts).unwrap();
+    for (kernel, _) in KERNELS {
+        let facts = stored(kernel);
         let chosen = |hooks: &str| {
             let options = match hooks {
                 "" => PlanOptions::default(),
@@ -132,6 +138,18 @@ fn without_btf_sockets_are_polled() {
         *fact = unknown();
     }
     insta::assert_snapshot!(told(&facts, None));
+}
+
+/// What a kernel has no use for is not asked of the administrator.
+#[test]
+fn only_kernels_that_lock_memory_take_the_right_to() {
+    let granted = |version| grant(&stored(version), false);
+    assert_eq!(granted("6_18").least, "cap_bpf,cap_perfmon,cap_syslog+ep");
+    assert!(!granted("6_18").all.contains("cap_sys_resource"));
+    let old = grant(&stored("5_10"), true);
+    let least = "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin,cap_sys_resource+ep";
+    assert_eq!(old.least, least);
+    assert!(old.all.contains("cap_sys_resource"));
 }
 
 #[test]
