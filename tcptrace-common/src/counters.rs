@@ -10,5 +10,7 @@ pub const READ_FAULT: u32 = 2;
 pub const SELECTED_FULL: u32 = 3;
 /// State changes of MPTCP subflows, which are left out.
 pub const MPTCP: u32 = 4;
+/// Listeners with a full queue that found the map `OVERFLOWS` full.
+pub const OVERFLOWS_FULL: u32 = 5;
 /// How many counters there are.
-pub const COUNT: u32 = 5;
+pub const COUNT: u32 = 6;

@@ -234,6 +234,25 @@ pub struct HeldFile {
     pub comm: [u8; 16],
 }
 
+/// What a full accept queue turned away, by listener: a value of the map `OVERFLOWS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Overflow {
+    /// The listener: remote end zero.
+    pub tuple: Tuple,
+    /// When it began, `bpf_ktime_get_ns`.
+    pub first: u64,
+    /// When it last happened.
+    pub last: u64,
+    /// SYNs and last ACKs of handshakes that were dropped since the programs were attached.
+    pub dropped: u64,
+    /// Connections that waited to be accepted, when it last happened.
+    pub queue: u32,
+    /// Their limit; the queue is full at one more.
+    pub limit: u32,
+}
+
+const _: () = assert!(size_of::<Overflow>() == 80);
 const _: () = assert!(size_of::<Header>() == 32);
 const _: () = assert!(size_of::<Tuple>() == 48);
 const _: () = assert!(size_of::<Actor>() == 40);

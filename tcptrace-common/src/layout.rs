@@ -53,6 +53,10 @@ layout! {
     sk_shutdown,
     /// `sock.sk_err`, a positive errno.
     sk_err,
+    /// `sock.sk_ack_backlog`: of a listener, connections that wait to be accepted.
+    sk_ack_backlog,
+    /// `sock.sk_max_ack_backlog`: of a listener, the limit of those; one more is let in.
+    sk_max_ack_backlog,
     /// `sock.sk_protocol`, 16 bits (8 before 5.6).
     sk_protocol,
     /// `sock.sk_lock.owned`: a task holds the socket lock.

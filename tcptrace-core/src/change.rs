@@ -30,6 +30,15 @@ pub enum Change {
         /// Why.
         cause: Cause,
     },
+    /// A listener's accept queue was full, for the first time or again.
+    Overflow {
+        /// The listener: `recv_q` is its queue, `send_q` the limit, when it last happened.
+        view: View,
+        /// SYNs and last ACKs of handshakes that it dropped since this was last told.
+        dropped: u64,
+        /// What was dropped for other reasons is in that number.
+        estimated: bool,
+    },
 }
 
 /// A connection as it is shown.

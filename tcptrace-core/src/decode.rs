@@ -6,7 +6,7 @@ use tcptrace_common::{event as abi, tcp};
 use zerocopy::FromBytes;
 
 use crate::cause::Cause;
-use crate::input::{Event, EventBody, MiniOp, StateChange};
+use crate::input::{Event, EventBody, MiniOp, Overflow, StateChange};
 use crate::owner::{Actor, Comm};
 use crate::state::{TcpState, UnknownState};
 use crate::time::Mono;
@@ -147,6 +147,19 @@ impl Decoder {
             op,
         })
     }
+}
+
+/// A value of the map of listeners whose queue was full; `key` is its key.
+pub fn overflow(key: u64, value: &abi::Overflow) -> Result<Overflow, DecodeError> {
+    Ok(Overflow {
+        at: Mono(value.last),
+        first: Mono(value.first),
+        cookie: key,
+        tuple: tuple(&value.tuple)?,
+        dropped: value.dropped,
+        queue: value.queue,
+        limit: value.limit,
+    })
 }
 
 fn prefix<T: FromBytes>(bytes: &[u8], kind: u16) -> Result<T, DecodeError> {

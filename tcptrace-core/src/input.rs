@@ -19,6 +19,8 @@ pub enum Input {
     Socket(SocketSnapshot),
     /// A dump of all sockets begins or ends.
     Sweep(Sweep),
+    /// A listener's accept queue was full.
+    Overflow(Overflow),
     /// A fact about the world outside the sockets.
     Define(Definition),
     /// No input follows.
@@ -145,6 +147,26 @@ pub struct Loss {
     pub mptcp: u64,
 }
 
+/// What a listener dropped because its accept queue was full: totals since the start, never
+/// differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overflow {
+    /// When it last happened.
+    pub at: Mono,
+    /// When it first happened.
+    pub first: Mono,
+    /// The socket cookie of the listener; its kernel address where it has no cookie.
+    pub cookie: u64,
+    /// The listener; the remote end is unspecified.
+    pub tuple: Tuple,
+    /// SYNs and last ACKs of handshakes that were dropped.
+    pub dropped: u64,
+    /// Connections that waited to be accepted, at `at`.
+    pub queue: u32,
+    /// Their limit: the queue is full with one more.
+    pub limit: u32,
+}
+
 /// A socket as sock_diag shows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SocketSnapshot {
@@ -178,6 +200,8 @@ pub struct SocketSnapshot {
     pub cgroup: Option<u64>,
     /// `sk_shutdown` bits.
     pub shutdown: Option<u8>,
+    /// Segments that it dropped (`sk_drops`), of a listener for a full queue above all.
+    pub drops: Option<u32>,
     /// A subflow of an MPTCP connection: no connection of its own.
     pub mptcp: bool,
 }

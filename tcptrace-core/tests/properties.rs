@@ -100,6 +100,7 @@ fn snapshot() -> impl Strategy<Value = SocketSnapshot> {
             last_data_sent_ms: None,
             cgroup: None,
             shutdown: None,
+            drops: (inode > 1).then_some(ms),
             mptcp: false,
         })
 }
@@ -112,6 +113,7 @@ enum Step {
     End,
     Tick,
     Holders(u64, u32),
+    Overflow(u64, Tuple, u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -122,6 +124,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::End),
         2 => Just(Step::Tick),
         1 => (1u64..6, 0u32..3).prop_map(|(cookie, n)| Step::Holders(cookie, n)),
+        1 => (1u64..6, tuple(), any::<u32>()).prop_map(|(cookie, at, n)| Step::Overflow(cookie, at, n)),
     ]
 }
 
@@ -147,6 +150,15 @@ fn inputs(steps: &[(Step, u64)]) -> Vec<Input> {
                 hidden: 0,
             }),
             Step::Tick => Input::Tick(now),
+            Step::Overflow(cookie, tuple, dropped) => Input::Overflow(Overflow {
+                at: now,
+                first: now,
+                cookie,
+                tuple,
+                dropped: u64::from(dropped),
+                queue: 5,
+                limit: 4,
+            }),
             Step::Holders(cookie, n) => Input::Define(Definition::Holders {
                 cookie,
                 holders: (1..=n)
@@ -175,6 +187,7 @@ fn tracker(watched: StateSet, min_age_ns: u64, polled: bool) -> Tracker {
             true => Minisockets::Sampled,
             false => Minisockets::Seen,
         },
+        overflows_seen: !polled,
         selective: false,
         polled_ns: polled.then_some(250_000_000),
         mode: "full".to_owned(),
@@ -223,7 +236,7 @@ proptest! {
                 Change::Resolved { view, .. } => {
                     prop_assert!(stuck.contains(&(view.id, view.state)), "{view:?}");
                 }
-                Change::Transition { .. } => {}
+                Change::Transition { .. } | Change::Overflow { .. } => {}
             }
         }
     }

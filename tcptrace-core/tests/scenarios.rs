@@ -9,6 +9,7 @@
 //! 1.0 mini 7 FW2 armed|cancelled|expired|segment 10.0.0.1:80 10.0.0.2:999 timeout=60 cause=…
 //! 1.0 eof 7 actor=31/nginx
 //! 1.0 begin | end | tick
+//! 1.0 overflow 7 10.0.0.1:80 0.0.0.0:0 dropped=9 queue=5 limit=4
 //! 1.0 socket 7 CW 10.0.0.1:80 10.0.0.2:999 inode=5 recv_q=1 ack=2000 data=2500 mini left=100
 //! 1.0 holders 7 31/5/nginx 32/5/nginx
 //! 1.0 process 31 nginx
@@ -81,6 +82,12 @@ fn run(text: &str) -> String {
                     s.estimated,
                 );
             }
+            for o in tracker.summary().overflows {
+                let about = if o.estimated { "~" } else { "" };
+                let pid = o.view.owner.pid.map_or("?".to_owned(), |p| p.to_string());
+                let at = o.view.tuple.local;
+                out += &format!("summary overflow {at} pid {pid} {about}{}\n", o.dropped);
+            }
             out += &format!("reconciled {}\n", tracker.summary().completeness.reconciled);
             continue;
         }
@@ -114,6 +121,7 @@ fn options(line: &str) -> Options {
             (_, true) => Minisockets::Ignored,
             _ => Minisockets::Seen,
         },
+        overflows_seen: !words.contains(&"sampled"),
         selective: false,
         polled_ns: get("polled=").map(|d| parse_duration(d).expect("interval")),
         mode: "full".to_owned(),
@@ -253,6 +261,15 @@ impl<'a> Words<'a> {
                 netns: 1,
                 ns: u64::from(self.number("s")) * 1_000_000_000,
             }),
+            "overflow" => Input::Overflow(Overflow {
+                at: self.at,
+                first: self.at,
+                cookie: self.cookie(),
+                tuple: self.tuple(1),
+                dropped: u64::from(self.number("dropped")),
+                queue: self.number("queue"),
+                limit: self.number("limit"),
+            }),
             "lost" => Input::Lost(Loss {
                 ring_full: u64::from(self.number("ring_full")),
                 ..Loss::default()
@@ -293,6 +310,10 @@ impl<'a> Words<'a> {
             last_data_sent_ms: None,
             cgroup: None,
             shutdown: None,
+            drops: self
+                .keys
+                .contains_key("drops")
+                .then(|| self.number("drops")),
             mptcp: self.rest.contains(&"mptcp"),
         }
     }
@@ -341,6 +362,14 @@ fn tell(change: &Change) -> String {
                 next.name(),
                 cause.name()
             )
+        }
+        Change::Overflow {
+            view,
+            dropped,
+            estimated,
+        } => {
+            let about = if *estimated { "~" } else { "" };
+            format!("overflow {} {about}{dropped}\n", describe(view))
         }
     }
 }

@@ -4,6 +4,7 @@
 //! serves and the mechanism it is entered by.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod filter;
 mod kernel;
@@ -229,6 +230,50 @@ fn close_kprobe(ctx: ProbeContext) -> u32 {
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 fn close_destroy(ctx: BtfTracePointContext) -> i32 {
     probe::close::closed(ctx.arg(0));
+    0
+}
+
+// A full accept queue.
+
+#[fentry(function = "tcp_conn_request")]
+fn overflow_syn_fentry(ctx: FEntryContext) -> i32 {
+    probe::overflow::came(Typed, ctx.arg(2));
+    0
+}
+
+#[fentry(function = "tcp_v4_syn_recv_sock")]
+fn overflow_ack_fentry(ctx: FEntryContext) -> i32 {
+    probe::overflow::came(Typed, ctx.arg(0));
+    0
+}
+
+#[fentry(function = "tcp_v6_syn_recv_sock")]
+fn overflow_ack6_fentry(ctx: FEntryContext) -> i32 {
+    probe::overflow::came_v6(Typed, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[kprobe(function = "tcp_conn_request")]
+fn overflow_syn_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(2) {
+        probe::overflow::came(Probed, sk);
+    }
+    0
+}
+
+#[kprobe(function = "tcp_v4_syn_recv_sock")]
+fn overflow_ack_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        probe::overflow::came(Probed, sk);
+    }
+    0
+}
+
+#[kprobe(function = "tcp_v6_syn_recv_sock")]
+fn overflow_ack6_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        probe::overflow::came_v6(Probed, sk, skb);
+    }
     0
 }
 

@@ -5,16 +5,17 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use tcptrace_common::config::Config;
 use tcptrace_common::counters;
+use tcptrace_common::event::Overflow;
 use tcptrace_common::layout::Layout;
 use zerocopy::FromZeros;
 
 /// Where the kernel keeps its fields; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static LAYOUT_V2: Layout = Layout::UNRESOLVED;
+pub(crate) static LAYOUT_V3: Layout = Layout::UNRESOLVED;
 
 /// What the agent asks for; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static CONFIG_V2: Config = Config::ZERO;
+pub(crate) static CONFIG_V3: Config = Config::ZERO;
 
 /// The events. The size is set by user space.
 #[map]
@@ -66,6 +67,11 @@ pub(crate) static RECEIVING: LruHashMap<u64, u64> = LruHashMap::with_max_entries
 #[map]
 pub(crate) static DEAD: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1 << 14, 0);
 
+/// Listeners whose accept queue was full, by cookie, or by address where there is none. User space
+/// reads it: however many are turned away, the ring has no record of them.
+#[map]
+pub(crate) static OVERFLOWS: HashMap<u64, Overflow> = HashMap::with_max_entries(1 << 10, 0);
+
 /// Do not wake the reader: a wake-up from inside a probe raises an interrupt whose softirq runs
 /// nested state changes while our program is active, and the kernel would skip those.
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -99,7 +105,7 @@ pub(crate) fn emit<T: FromZeros + 'static>(fill: impl FnOnce(&mut T)) {
 macro_rules! config {
     ($($field:tt)+) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V2.$($field)+) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V3.$($field)+) }
     };
 }
 pub(crate) use config;

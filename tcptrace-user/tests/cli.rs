@@ -87,7 +87,7 @@ fn the_version_names_object_and_abi() {
     for args in [&["--version"][..], &["-V"], &["watch", "--version"]] {
         let version = stdout(args);
         assert!(
-            version.contains("(object ") && version.contains(", ABI 2)"),
+            version.contains("(object ") && version.contains(", ABI 3)"),
             "{version}"
         );
     }

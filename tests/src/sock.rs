@@ -166,6 +166,12 @@ pub fn thaw(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0)
 }
 
+/// The listener makes a connection of a handshake only once data has come for it.
+pub fn defer_accept(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let seconds = 60;
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds)
+}
+
 fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes of `value`.
     check(unsafe {

@@ -61,6 +61,23 @@ pub(crate) fn verdict(view: &View) -> String {
     }
 }
 
+/// `9 connection attempts dropped`; `~9 …`: other drops are among them.
+pub(crate) fn dropped(dropped: u64, estimated: bool) -> String {
+    let about = if estimated { "~" } else { "" };
+    let attempts = if dropped == 1 { "attempt" } else { "attempts" };
+    format!("{about}{dropped} connection {attempts} dropped")
+}
+
+/// `9 wait, limit 8`: the accept queue of a listener; it lets one more in than the limit says.
+pub(crate) fn queue(view: &View) -> String {
+    let number = |n: Option<u32>| n.map_or("?".to_owned(), |n| n.to_string());
+    format!(
+        "{} wait for accept, limit {}",
+        number(view.recv_q),
+        number(view.send_q)
+    )
+}
+
 /// The first twelve characters of the container id, as its tools print it.
 pub(crate) fn container(view: &View) -> String {
     match view.owner.container.as_deref() {

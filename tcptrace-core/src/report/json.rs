@@ -46,6 +46,7 @@ enum Kind {
     Stuck,
     Resolved(TcpState, Cause),
     Transition(TcpState, Cause),
+    Overflow { dropped: u64, estimated: bool },
     Socket(SocketFacts),
 }
 
@@ -56,7 +57,7 @@ enum Holders {
 }
 
 impl<'a> Line<'a> {
-    /// A `stuck`, `resolved` or `transition` line.
+    /// A `stuck`, `resolved`, `transition` or `overflow` line.
     pub fn change(change: &'a Change, anchor: WallAnchor) -> Line<'a> {
         let (view, kind, duration) = match change {
             Change::Stuck(view) => (view, Kind::Stuck, Duration::Age),
@@ -65,6 +66,14 @@ impl<'a> Line<'a> {
             }
             Change::Transition { view, next, cause } => {
                 (view, Kind::Transition(*next, *cause), Duration::Final)
+            }
+            Change::Overflow {
+                view,
+                dropped,
+                estimated,
+            } => {
+                let (dropped, estimated) = (*dropped, *estimated);
+                (view, Kind::Overflow { dropped, estimated }, Duration::Age)
             }
         };
         let nobody = view.mini || view.owner.by_listener || view.owner.remembered;
@@ -123,6 +132,7 @@ impl Serialize for Line<'_> {
             Kind::Stuck => "stuck",
             Kind::Resolved(..) => "resolved",
             Kind::Transition(..) => "transition",
+            Kind::Overflow { .. } => "overflow",
             Kind::Socket(_) => "socket",
         };
         out.serialize_field("type", kind)?;
@@ -169,6 +179,10 @@ impl Serialize for Line<'_> {
                 out.serialize_field("old_state", view.state.name())?;
                 out.serialize_field("new_state", next.name())?;
                 out.serialize_field("cause", cause.name())?;
+            }
+            Kind::Overflow { dropped, estimated } => {
+                out.serialize_field("dropped", &dropped)?;
+                out.serialize_field("dropped_estimated", &estimated)?;
             }
             Kind::Socket(facts) => {
                 out.serialize_field("inode", &facts.inode)?;

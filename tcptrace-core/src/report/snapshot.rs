@@ -243,6 +243,7 @@ pub(crate) mod tests {
             last_data_sent_ms: None,
             cgroup: None,
             shutdown: None,
+            drops: None,
             mptcp: false,
         }
     }

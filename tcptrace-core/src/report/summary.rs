@@ -24,6 +24,8 @@ pub struct Summary {
     pub by: Vec<Key>,
     /// The same by group, in the order in which they are shown.
     pub groups: Vec<Group>,
+    /// The listeners whose accept queue was full, the one that dropped most first.
+    pub overflows: Vec<OverflowLine>,
     /// What is missing.
     pub completeness: Completeness,
 }
@@ -73,6 +75,19 @@ pub struct Group {
     pub key: Vec<Option<String>>,
     /// These sockets by state.
     pub lines: Vec<StateLine>,
+}
+
+/// What a listener dropped because its accept queue was full.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OverflowLine {
+    /// The listener: `recv_q` is its queue, `send_q` the limit, when it last happened.
+    pub view: View,
+    /// When it first happened.
+    pub first: Mono,
+    /// SYNs and last ACKs of handshakes that were dropped.
+    pub dropped: u64,
+    /// What was dropped for other reasons is in that number.
+    pub estimated: bool,
 }
 
 /// What of the truth is missing.
@@ -141,6 +156,7 @@ pub struct SummaryLine<'a> {
     span_ns: u64,
     states: Map<String, Value>,
     groups: Vec<GroupObject>,
+    overflows: Vec<Value>,
     completeness: CompletenessObject<'a>,
 }
 
@@ -161,6 +177,11 @@ impl<'a> SummaryLine<'a> {
             span_ns: summary.span_ns,
             states: states(&summary.states),
             groups: summary.groups.iter().map(group).collect(),
+            overflows: summary
+                .overflows
+                .iter()
+                .map(|o| overflow(o, anchor))
+                .collect(),
             completeness: CompletenessObject {
                 complete: summary.completeness.complete(),
                 missing: &summary.completeness,
@@ -180,6 +201,24 @@ struct CompletenessObject<'a> {
     complete: bool,
     #[serde(flatten)]
     missing: &'a Completeness,
+}
+
+fn overflow(line: &OverflowLine, anchor: WallAnchor) -> Value {
+    let view = &line.view;
+    json!({
+        "id": view.id.to_string(),
+        "local": view.tuple.local.to_string(),
+        "netns": view.tuple.netns,
+        "pid": view.owner.pid,
+        "comm": view.owner.comm.map(|c| c.to_text()),
+        "container": view.owner.container.as_deref(),
+        "dropped": line.dropped,
+        "estimated": line.estimated,
+        "recv_q": view.recv_q,
+        "send_q": view.send_q,
+        "first_ts": anchor.rfc3339(line.first),
+        "last_ts": anchor.rfc3339(view.at),
+    })
 }
 
 fn states(lines: &[StateLine]) -> Map<String, Value> {
@@ -337,6 +376,7 @@ mod tests {
                 key: vec![None],
                 lines: Vec::new(),
             }],
+            overflows: Vec::new(),
             completeness: Completeness {
                 reconciled: 1,
                 ..Completeness::default()

@@ -1,6 +1,7 @@
 //! The summary for people.
 
-use super::summary::{Completeness, Durations, Key, StateLine, Summary};
+use super::cells;
+use super::summary::{Completeness, Durations, Key, OverflowLine, StateLine, Summary};
 use super::table::{Align, Column, Table, cut, width};
 use crate::text::escape;
 use crate::time::{Age, duration_text};
@@ -20,6 +21,9 @@ pub fn to_text(summary: &Summary, terminal: Option<usize>, color: bool) -> Strin
         lines.push(String::new());
         lines.extend(block(&summary.by, rows.collect(), terminal));
     }
+    for line in overflows(&summary.overflows) {
+        lines.extend(paragraph(line.split(' '), terminal));
+    }
     for note in &summary.completeness.notes {
         let note = format!("note: {}", escape(note));
         lines.extend(paragraph(note.split(' '), terminal));
@@ -31,6 +35,28 @@ pub fn to_text(summary: &Summary, terminal: Option<usize>, color: bool) -> Strin
         false => lines.extend(data),
     }
     lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// Listeners that are told of one by one.
+const MAX_OVERFLOWS: usize = 10;
+
+/// `overflow of 127.0.0.1:9500 (nginx, pid 800): 9 connection attempts dropped, …`.
+fn overflows(all: &[OverflowLine]) -> Vec<String> {
+    let told = all.iter().take(MAX_OVERFLOWS).map(|line| {
+        format!(
+            "overflow of {} ({}, pid {}): {}; {}",
+            line.view.tuple.local,
+            cells::comm(&line.view),
+            cells::pid(&line.view),
+            cells::dropped(line.dropped, line.estimated),
+            cells::queue(&line.view),
+        )
+    });
+    let mut lines: Vec<String> = told.collect();
+    if let Some(more) = all.len().checked_sub(MAX_OVERFLOWS).filter(|n| *n > 0) {
+        lines.push(format!("overflow of {more} other listeners: see --json"));
+    }
+    lines
 }
 
 /// `data: complete`, or what is missing.
@@ -207,6 +233,7 @@ mod tests {
                 key: vec![Some("py\x1b[2J".to_owned()), None],
                 lines: states[..1].to_vec(),
             }],
+            overflows: Vec::new(),
             completeness: Completeness {
                 ring_full: 123,
                 reconciled: 2,

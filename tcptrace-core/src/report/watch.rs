@@ -97,6 +97,19 @@ impl Printer {
             Change::Transition { view, next, cause } => {
                 self.row(view, transition(view, *next, *cause))
             }
+            Change::Overflow {
+                view,
+                dropped,
+                estimated,
+            } => self.sentence(
+                view,
+                ("overflow", RED),
+                &[
+                    "LISTEN".to_owned(),
+                    cells::dropped(*dropped, *estimated),
+                    cells::queue(view),
+                ],
+            ),
         }
     }
 
@@ -117,7 +130,10 @@ impl Printer {
     /// since a narrow terminal cuts the end.
     fn sentence(&self, view: &View, (word, color): (&str, Color), what: &[String]) -> String {
         let who = format!("{} {}", cells::pid_fd(view), cells::comm(view));
-        let ends = format!("{} -> {}", view.tuple.local, view.tuple.remote);
+        let ends = match view.state {
+            TcpState::Listen => view.tuple.local.to_string(),
+            _ => format!("{} -> {}", view.tuple.local, view.tuple.remote),
+        };
         let time = self.time(view.at);
         let parts = time.iter().map(String::as_str).chain([word]);
         let rest = what.iter().chain([&who, &ends]).map(String::as_str);

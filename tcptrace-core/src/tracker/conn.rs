@@ -324,11 +324,8 @@ impl World {
     /// Whose queue an unaccepted connection is in. Of several listeners nobody can say which one:
     /// then only what they have in common is said.
     fn listener_owner(&self, tuple: &Tuple) -> Owner {
-        let owners = self.listeners(tuple).into_iter().map(|listener| {
-            let held = listener.holders.first().map(|h| self.owner(h.pid, h.comm));
-            let opened = || listener.opened_by.map(|a| self.owner_acting(&a));
-            held.or_else(opened).unwrap_or_default()
-        });
+        let listeners = self.listeners(tuple).into_iter();
+        let owners = listeners.map(|listener| self.owner_holding(listener));
         let common = owners.reduce(|a, b| match a.pid == b.pid {
             true => a,
             false => Owner {
@@ -340,6 +337,30 @@ impl World {
             by_listener: true,
             ..common.unwrap_or_default()
         }
+    }
+
+    /// The listener of this cookie, `None` if it is not known.
+    pub(super) fn listener(&self, cookie: u64) -> Option<&Listener> {
+        let mut all = self.listeners.values().flatten();
+        all.find(|listener| listener.cookie == cookie)
+    }
+
+    /// Whose listener it is, and everyone who has it open.
+    pub(super) fn owner_of_listener(&self, cookie: u64) -> Owner {
+        let Some(listener) = self.listener(cookie) else {
+            return Owner::default();
+        };
+        Owner {
+            fd: listener.holders.first().map(|h| h.fd),
+            holders: listener.holders.clone(),
+            ..self.owner_holding(listener)
+        }
+    }
+
+    fn owner_holding(&self, listener: &Listener) -> Owner {
+        let held = listener.holders.first().map(|h| self.owner(h.pid, h.comm));
+        let opened = || listener.opened_by.map(|a| self.owner_acting(&a));
+        held.or_else(opened).unwrap_or_default()
     }
 
     /// A process that was seen acting. One that got its id later is not taken for it. A process'

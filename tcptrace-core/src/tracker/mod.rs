@@ -5,6 +5,7 @@
 
 mod conn;
 mod events;
+mod overflow;
 mod parted;
 mod polled;
 mod stats;
@@ -24,6 +25,7 @@ use crate::tuple::{Role, Tuple};
 use crate::verdict::Verdict;
 
 use conn::{Birth, Conn, Entered, World};
+use overflow::Overflows;
 use parted::Parted;
 use polled::LastDump;
 use stats::Stats;
@@ -50,6 +52,8 @@ pub struct Options {
     pub by: Vec<Key>,
     /// How minisockets are followed.
     pub minisockets: Minisockets,
+    /// The programs count what full accept queues drop; else dumps tell.
+    pub overflows_seen: bool,
     /// The programs follow sockets of some owners only: a dump may well find others.
     pub selective: bool,
     /// All sockets are looked at every so many ns, and nothing is known of the time between;
@@ -87,6 +91,7 @@ pub struct Tracker {
     dead: Map<u64, Box<Conn>>,
     dead_order: VecDeque<u64>,
     parted: Parted,
+    overflows: Overflows,
     world: World,
     sweep: SweepState,
     last_dump: LastDump,
@@ -125,6 +130,7 @@ impl Tracker {
             dead: Map::default(),
             dead_order: VecDeque::new(),
             parted: Parted::default(),
+            overflows: Overflows::default(),
             world: World::default(),
             sweep: SweepState::default(),
             last_dump: LastDump::default(),
@@ -170,12 +176,17 @@ impl Tracker {
                 self.advance(*at);
                 self.bury(*at, changes);
                 self.show_due(*at, changes);
+                self.show_overflows(*at, changes);
             }
             Input::Socket(socket) => {
                 self.advance(socket.at);
                 self.socket(socket, changes);
             }
             Input::Sweep(sweep) => self.sweep(sweep, changes),
+            Input::Overflow(overflow) => {
+                self.advance(overflow.at);
+                self.overflow(overflow);
+            }
             Input::Define(definition) => self.define(definition),
         }
     }
@@ -184,7 +195,8 @@ impl Tracker {
     pub fn next_deadline(&self) -> Option<Mono> {
         let due = self.due.first().map(|(at, _)| *at);
         let dying = self.dying.front().map(|(at, _)| at.plus(REARM_NS));
-        due.into_iter().chain(dying).min()
+        let overflow = self.overflows.next_due();
+        due.into_iter().chain(dying).chain(overflow).min()
     }
 
     /// The connections that a tick at `now` will show.
@@ -202,6 +214,7 @@ impl Tracker {
                 pid: conn.acquired.as_deref().map(|a| a.actor.pid),
             });
         }
+        wanted.extend(self.overflows.wanted(now));
         wanted
     }
 

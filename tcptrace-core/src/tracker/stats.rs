@@ -128,6 +128,7 @@ impl Tracker {
             states,
             by: by.clone(),
             groups: self.groups(open_groups),
+            overflows: self.overflow_lines(),
             completeness: self.completeness(estimated),
         }
     }

@@ -102,6 +102,7 @@ impl Tracker {
                 seen_in: self.sweep.number,
                 gone: false,
             });
+            self.overflow_sampled(socket);
             return;
         }
         if socket.mptcp || self.sweep.leaves_out(cookie) {

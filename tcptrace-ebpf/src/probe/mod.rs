@@ -6,5 +6,6 @@ pub(crate) mod cookie;
 pub(crate) mod eof;
 pub(crate) mod files;
 pub(crate) mod mini;
+pub(crate) mod overflow;
 pub(crate) mod segment;
 pub(crate) mod state;

@@ -314,17 +314,21 @@ fn plan_line(event: &EventPlan, page: &mut Page) {
         },
     );
     let better = event.candidates.iter().take_while(|c| *c != chosen);
-    for (candidate, why) in better.filter_map(|c| match &c.decision {
-        Decision::Rejected(why) => Some((c, why)),
-        _ => None,
-    }) {
-        let (grade, cost) = match chosen.cost {
-            Some(cost) => (Grade::Warn, cost),
-            None => (Grade::Info, "nothing is lost"),
-        };
-        let text = format!("{name}, not by {}: {why}; {cost}", candidate.mechanism);
-        page.line(grade, &text);
+    let refused: Vec<String> = better
+        .filter_map(|c| match &c.decision {
+            Decision::Rejected(why) => Some(format!("not by {}: {why}", c.mechanism)),
+            _ => None,
+        })
+        .collect();
+    if refused.is_empty() {
+        return;
     }
+    let (grade, cost) = match chosen.cost {
+        Some(cost) => (Grade::Warn, cost),
+        None => (Grade::Info, "nothing is lost"),
+    };
+    let refused = refused.join("; ");
+    page.line(grade, &format!("{name}, {refused}; {cost}"));
 }
 
 /// The privileges that are not held, of those that would change something.

@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::clock;
 use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Event, Mode, Plan, PlanOptions, plan};
+use crate::kernel::plan::{Event, Mechanism, Mode, Plan, PlanOptions, plan};
 use crate::kernel::probes::Probes;
 use crate::kernel_filter;
 use crate::netns;
@@ -120,17 +120,21 @@ async fn watch(
                 .notice(&format!("{event}: {} {hooks}", chosen.mechanism));
         }
     }
+    let seen = |event| {
+        let chosen = probes.as_ref().zip(plan.chosen(event));
+        chosen.is_some_and(|(probes, way)| {
+            way.mechanism != Mechanism::Derived && probes.runs(way.programs)
+        })
+    };
     let minisockets = match (
         start::watches_minisockets(scope.states),
-        probes
-            .as_ref()
-            .zip(plan.chosen(Event::Minisocket))
-            .is_some_and(|(probes, chosen)| probes.runs(chosen.programs)),
+        seen(Event::Minisocket),
     ) {
         (false, _) => Minisockets::Ignored,
         (true, true) => Minisockets::Seen,
         (true, false) => Minisockets::Sampled,
     };
+    let overflows_seen = seen(Event::Overflow);
     let polled_ns = probes.is_none().then_some(options.interval_ns);
     let selective = probes.is_some() && scope.config.flags & FLAG_SELECTED != 0;
     let tracker = Tracker::new(Options {
@@ -138,6 +142,7 @@ async fn watch(
         transitions: options.transitions,
         by: options.by.clone(),
         minisockets,
+        overflows_seen,
         selective,
         polled_ns,
         mode: plan.mode.to_string(),

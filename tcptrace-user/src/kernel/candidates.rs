@@ -222,6 +222,44 @@ pub(super) const CANDIDATES: &[Row] = &[
         ),
     },
     Row {
+        event: Event::Overflow,
+        mechanism: Mechanism::Fentry,
+        hooks: &[
+            "tcp_conn_request",
+            "tcp_v4_syn_recv_sock",
+            "tcp_v6_syn_recv_sock",
+        ],
+        programs: programs::OVERFLOW_FENTRY,
+        needs: &[],
+        cost: None,
+    },
+    Row {
+        event: Event::Overflow,
+        mechanism: Mechanism::Kprobe,
+        hooks: &[
+            "tcp_conn_request",
+            "tcp_v4_syn_recv_sock",
+            "tcp_v6_syn_recv_sock",
+        ],
+        programs: programs::OVERFLOW_KPROBE,
+        needs: &[],
+        cost: Some(
+            "what happens in softirq that interrupts another perf or kprobe program on that CPU \
+             is not counted",
+        ),
+    },
+    Row {
+        event: Event::Overflow,
+        mechanism: Mechanism::Derived,
+        hooks: &["sk_drops"],
+        programs: &[],
+        needs: &[|f| &f.sock_diag],
+        cost: Some(
+            "counted when all sockets are dumped, so not of a listener that is gone by then; and \
+             what it drops for other reasons is among it",
+        ),
+    },
+    Row {
         event: Event::Owners,
         mechanism: Mechanism::Iter,
         hooks: &["task_file"],

@@ -173,6 +173,13 @@ pub(super) const FUNCTIONS: &[(&str, &[&str], &[usize])] = &[
     ("tcp_close", &["struct sock *"], &[]),
     ("inet_csk_accept", &["struct sock *"], &[2, 4]),
     ("tcp_recvmsg", &["struct sock *"], &[4, 5, 6]),
+    ("tcp_conn_request", &["", "", "struct sock *"], &[]),
+    ("tcp_v4_syn_recv_sock", &["struct sock *"], &[]),
+    (
+        "tcp_v6_syn_recv_sock",
+        &["struct sock *", "struct sk_buff *"],
+        &[],
+    ),
 ];
 
 #[cfg(test)]

@@ -171,6 +171,8 @@ const ROWS: &[Row] = rows! {
     sk_socket: 8, ["sock"."sk_socket"];
     sk_shutdown: 1, ["sock"."sk_shutdown"];
     sk_err: 4, ["sock"."sk_err"];
+    sk_ack_backlog: 4, ["sock"."sk_ack_backlog"];
+    sk_max_ack_backlog: 4, ["sock"."sk_max_ack_backlog"];
     sk_protocol: 2, ["sock"."sk_protocol"];
     sk_lock_owned: 4, ["sock"."sk_lock.owned"];
     inet_sport: 2, ["inet_sock"."inet_sport"];

@@ -98,13 +98,14 @@ pub(crate) enum Mode {
     None,
 }
 
-const EVENTS: [Event; 7] = [
+const EVENTS: [Event; 8] = [
     Event::State,
     Event::Minisocket,
     Event::Accept,
     Event::Connect,
     Event::Close,
     Event::Eof,
+    Event::Overflow,
     Event::Owners,
 ];
 
@@ -124,6 +125,8 @@ pub(crate) enum Event {
     Close,
     /// A process read the end of the stream.
     Eof,
+    /// A listener's accept queue was full.
+    Overflow,
     /// Who holds the sockets that were there before us.
     Owners,
 }
@@ -313,6 +316,8 @@ fn why_not(
     };
     let polled = is_polled(events);
     match row.mechanism {
+        // Told by the sockets as they are.
+        Mechanism::Derived if row.event == Event::Overflow => {}
         Mechanism::Derived if polled && row.event != Event::Eof => {
             return Some("sock_diag tells of no calls".into());
         }
@@ -322,7 +327,7 @@ fn why_not(
         _ => {}
     }
     // Polling has nothing else to find owners by.
-    let implied = polled && row.mechanism == Mechanism::Proc;
+    let implied = row.mechanism == Mechanism::Derived || polled && row.mechanism == Mechanism::Proc;
     if !implied && !options.allows(row.event, row.mechanism) {
         return Some(format!("{} {NOT_ASKED_FOR}", row.mechanism));
     }
@@ -426,6 +431,7 @@ impl fmt::Display for Event {
             Event::Connect => "connect",
             Event::Close => "close",
             Event::Eof => "eof",
+            Event::Overflow => "overflow",
             Event::Owners => "owners",
         })
     }

@@ -13,7 +13,7 @@ use aya::programs::{
 };
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use tcptrace_common::config::Config;
-use tcptrace_common::event::HeldFile;
+use tcptrace_common::event::{HeldFile, Overflow};
 use tcptrace_common::layout::Layout;
 use tcptrace_common::{ABI_VERSION, counters};
 use tcptrace_core::input::Loss;
@@ -87,6 +87,7 @@ pub(crate) struct Probes {
     ring_bytes: u32,
     counters: PerCpuArray<MapData, u64>,
     selected: HashMap<MapData, u64, u8>,
+    overflows: HashMap<MapData, u64, [u8; size_of::<Overflow>()]>,
     /// Perf tracepoints: programs are attached to them as long as these are open.
     perf_events: Vec<OwnedFd>,
     /// Programs whose skipped runs are losses.
@@ -122,12 +123,14 @@ impl Probes {
         let ring = RingBuf::try_from(map("EVENTS")?)?;
         let counters = PerCpuArray::try_from(map("COUNTERS")?)?;
         let selected = HashMap::try_from(map("SELECTED")?)?;
+        let overflows = HashMap::try_from(map("OVERFLOWS")?)?;
         let mut probes = Probes {
             ebpf,
             ring,
             ring_bytes: selection.ring_bytes,
             counters,
             selected,
+            overflows,
             perf_events: Vec::new(),
             counted: Vec::new(),
             refusals: Vec::new(),
@@ -335,11 +338,23 @@ impl Probes {
         Ok(Loss {
             ring_full: count(counters::RING_FULL)?,
             recursion_missed: missed,
-            map_full: count(counters::SELECTED_FULL)?,
+            map_full: count(counters::SELECTED_FULL)? + count(counters::OVERFLOWS_FULL)?,
             read_faults: count(counters::READ_FAULT)?,
             undecodable: 0,
             mptcp: count(counters::MPTCP)?,
         })
+    }
+
+    /// What full accept queues dropped since the start, by the listener's cookie, or its address
+    /// where it has none.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub(crate) fn overflows(&self) -> Result<Vec<(u64, Overflow)>, aya::maps::MapError> {
+        let read = |entry: Result<(u64, [u8; size_of::<Overflow>()]), _>| {
+            entry.map(|(key, bytes)| (key, zerocopy::transmute!(bytes)))
+        };
+        self.overflows.iter().map(read).collect()
     }
 
     /// Runs of a program that the kernel skipped because it was active on that CPU
@@ -401,6 +416,7 @@ impl Probes {
     pub(crate) fn usable(&mut self) -> bool {
         self.loss().is_ok()
             && self.selected.keys().all(|key| key.is_ok())
+            && self.overflows().is_ok()
             && (!self.lists_holders() || self.holders(|_| ()).is_ok())
     }
 

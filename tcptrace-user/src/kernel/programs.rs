@@ -200,6 +200,18 @@ pub(super) const EOF_KRETPROBE: &[Attachment] = &[
     unimportant("eof_kretprobe", On::Kprobe("tcp_recvmsg")),
 ];
 
+pub(super) const OVERFLOW_FENTRY: &[Attachment] = &[
+    lost("overflow_syn_fentry", On::Fentry("tcp_conn_request")),
+    lost("overflow_ack_fentry", On::Fentry("tcp_v4_syn_recv_sock")),
+    lost("overflow_ack6_fentry", On::Fentry("tcp_v6_syn_recv_sock")),
+];
+/// What is skipped is nearly always an attempt that finds room.
+pub(super) const OVERFLOW_KPROBE: &[Attachment] = &[
+    unimportant("overflow_syn_kprobe", On::Kprobe("tcp_conn_request")),
+    unimportant("overflow_ack_kprobe", On::Kprobe("tcp_v4_syn_recv_sock")),
+    unimportant("overflow_ack6_kprobe", On::Kprobe("tcp_v6_syn_recv_sock")),
+];
+
 pub(super) const OWNERS_ITER: &[Attachment] = &[unimportant(FILES, On::Iter("task_file"))];
 
 /// The iterator over open files.

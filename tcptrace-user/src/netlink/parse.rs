@@ -21,6 +21,7 @@ const OVERRUN: u16 = 4;
 
 /// Attributes of `linux/inet_diag.h`.
 const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_SKMEMINFO: u16 = 7;
 const INET_DIAG_SHUTDOWN: u16 = 8;
 const INET_DIAG_ULP_INFO: u16 = 16;
 const INET_DIAG_CGROUP_ID: u16 = 21;
@@ -33,6 +34,9 @@ const ATTRIBUTE_FLAGS: u16 = 0xc000;
 const LAST_DATA_SENT: usize = 44;
 const LAST_DATA_RECV: usize = 52;
 const LAST_ACK_RECV: usize = 56;
+
+/// Where `INET_DIAG_SKMEMINFO` has `SK_MEMINFO_DROPS`.
+const DROPS: usize = 8 * 4;
 
 /// Why bytes are no answer of sock_diag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -176,6 +180,7 @@ pub(crate) fn socket(payload: &[u8], at: Mono, netns: u32) -> Result<SocketSnaps
         last_data_sent_ms: None,
         cgroup: None,
         shutdown: None,
+        drops: None,
         mptcp: false,
     };
     for (kind, value) in Attributes(attributes) {
@@ -185,6 +190,7 @@ pub(crate) fn socket(payload: &[u8], at: Mono, netns: u32) -> Result<SocketSnaps
                 snapshot.last_data_recv_ms = u32_at(value, LAST_DATA_RECV);
                 snapshot.last_ack_recv_ms = u32_at(value, LAST_ACK_RECV);
             }
+            INET_DIAG_SKMEMINFO => snapshot.drops = u32_at(value, DROPS),
             INET_DIAG_SHUTDOWN => snapshot.shutdown = value.first().copied(),
             INET_DIAG_ULP_INFO => {
                 let name = Attributes(value).find(|(kind, _)| *kind == INET_ULP_INFO_NAME);
@@ -315,6 +321,8 @@ mod tests {
         let bytes = with_attribute(bytes, INET_DIAG_SHUTDOWN, &[1]);
         let bytes = with_attribute(bytes, INET_DIAG_INFO, &info);
         let bytes = with_attribute(bytes, INET_DIAG_CGROUP_ID, &99u64.to_ne_bytes());
+        let memory: Vec<u8> = (0..9u32).flat_map(u32::to_ne_bytes).collect();
+        let bytes = with_attribute(bytes, INET_DIAG_SKMEMINFO, &memory);
         let s = socket(&bytes, AT, 4).expect("a socket");
         assert_eq!(s.cookie, 0x1_0000_31ec);
         assert_eq!(s.tuple.local.to_string(), "10.1.0.5:41822");
@@ -326,6 +334,7 @@ mod tests {
         assert_eq!(s.last_data_recv_ms, Some(22));
         assert_eq!(s.last_ack_recv_ms, Some(33));
         assert_eq!((s.cgroup, s.shutdown), (Some(99), Some(1)));
+        assert_eq!(s.drops, Some(8));
     }
 
     #[test]

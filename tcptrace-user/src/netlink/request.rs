@@ -14,9 +14,9 @@ pub(crate) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST: u16 = 0x1;
 /// `NLM_F_ROOT | NLM_F_MATCH`.
 const DUMP: u16 = 0x300;
-/// `1 << (INET_DIAG_INFO - 1)`: send `struct tcp_info`. The cgroup id and the shutdown bits come
-/// without being asked for.
-const WANT_INFO: u8 = 1 << 1;
+/// `1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_SKMEMINFO - 1)`: send `struct tcp_info`, and what
+/// the socket dropped. The cgroup id and the shutdown bits come without being asked for.
+const WANTED: u8 = 1 << 1 | 1 << 6;
 
 /// `struct nlmsghdr`.
 #[repr(C)]
@@ -108,7 +108,7 @@ impl Request {
             },
             family: family as u8,
             protocol: tcp::IPPROTO_TCP as u8,
-            extensions: WANT_INFO,
+            extensions: WANTED,
             pad: 0,
             states,
             id,
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(bytes[..4], 72u32.to_ne_bytes());
         assert_eq!(bytes[4..6], 20u16.to_ne_bytes());
         assert_eq!(bytes[6..8], 0x301u16.to_ne_bytes());
-        assert_eq!(bytes[16..20], [10, 6, 2, 0]);
+        assert_eq!(bytes[16..20], [10, 6, 66, 0]);
         let mask: u32 = 1 << 3 | 1 << 8 | 1 << 12;
         assert_eq!(bytes[20..24], mask.to_ne_bytes());
     }

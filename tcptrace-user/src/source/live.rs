@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use tcptrace_core::decode::Decoder;
+use tcptrace_core::decode::{self, Decoder};
 use tcptrace_core::input::{Definition, EventBody, Input, Loss, SocketSnapshot, Sweep};
 use tcptrace_core::owner::Actor;
 use tcptrace_core::state::{StateSet, TcpState};
@@ -91,6 +91,8 @@ pub(crate) struct Live {
     /// Sockets of a dump that found no room in the map of selected ones.
     map_full: u64,
     last_loss: Loss,
+    /// What each listener had dropped when that was last fed.
+    overflows: BTreeMap<u64, u64>,
     loss_at: Mono,
     sweep_at: Mono,
     /// When the last dump began, and the longest time between two of them, ns.
@@ -127,6 +129,7 @@ impl Live {
             undecodable: 0,
             map_full: 0,
             last_loss: Loss::default(),
+            overflows: BTreeMap::new(),
             loss_at: Mono(0),
             sweep_at: Mono(0),
             swept_at: None,
@@ -177,6 +180,7 @@ impl Live {
         if now.since(self.loss_at) >= LOSS_EVERY {
             self.loss_at = now;
             self.loss(pipeline)?;
+            self.overflows(pipeline)?;
         }
         if now >= self.sweep_at {
             self.sweep(pipeline)?;
@@ -209,6 +213,7 @@ impl Live {
         self.drain(pipeline)?;
         self.processes(pipeline)?;
         self.loss(pipeline)?;
+        self.overflows(pipeline)?;
         // Whatever kept a program from running, what it missed shows in the sockets themselves.
         self.sweep(pipeline)?;
         if pipeline.tracker().doubts() {
@@ -297,6 +302,30 @@ impl Live {
         }
         self.last_loss = loss;
         pipeline.feed(&Input::Lost(loss))
+    }
+
+    /// Takes what full accept queues have dropped by now.
+    fn overflows<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        let overflows = match self.probes.as_ref().map(Probes::overflows) {
+            None => return Ok(()),
+            Some(Ok(overflows)) => overflows,
+            Some(Err(error)) => {
+                let notice = format!("what full accept queues dropped cannot be read: {error}");
+                self.notices.push(notice);
+                return Ok(());
+            }
+        };
+        for (key, value) in overflows {
+            let told = self.overflows.insert(key, value.dropped);
+            if told == Some(value.dropped) {
+                continue;
+            }
+            match decode::overflow(key, &value) {
+                Ok(overflow) => pipeline.feed(&Input::Overflow(overflow))?,
+                Err(_) => self.undecodable += 1,
+            }
+        }
+        Ok(())
     }
 
     /// Dumps all sockets of all namespaces.

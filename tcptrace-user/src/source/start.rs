@@ -75,6 +75,7 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
         (Event::Accept, true),
         (Event::Close, scope.closes),
         (Event::Eof, scope.states.contains(TcpState::CloseWait)),
+        (Event::Overflow, true),
         (Event::Owners, true),
     ];
     let wanted = events.into_iter().filter(|(_, wanted)| *wanted);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+pub mod netstat;
 pub mod proc_net;
 pub mod ss;
 pub mod tcpstates;

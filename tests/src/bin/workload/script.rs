@@ -10,6 +10,7 @@
 //! | `state C` | `value` is the state's number |
 //! | `wait C STATE…` | until C is in one of the states, by number |
 //! | `linger C SECONDS`, `linger2 C SECONDS` | |
+//! | `defer_accept L` | connections come to be with their first data |
 //! | `disconnect C`, `reconnect C ADDR` | |
 //! | `freeze C`, `thaw C` | drops what comes in, or stops dropping |
 //! | `mailbox M`, `take C M`, `give C M` | a descriptor over a unix socket |
@@ -274,6 +275,7 @@ fn call(verb: &str, socket: BorrowedFd<'_>, rest: &[&str]) -> io::Result<Option<
         ("reconnect", [to]) => sock::reconnect(socket, addr(to))?,
         ("freeze", []) => sock::freeze(socket)?,
         ("thaw", []) => sock::thaw(socket)?,
+        ("defer_accept", []) => sock::defer_accept(socket)?,
         ("give", [mailbox]) => sock::send_fd(mailbox, socket)?,
         _ => return Err(io::Error::other("no such command")),
     }

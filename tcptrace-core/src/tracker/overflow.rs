@@ -1,0 +1,176 @@
+//! Listeners whose accept queue was full, and what they dropped for it.
+
+use std::collections::BTreeMap;
+
+use crate::change::{Change, View};
+use crate::input::{Overflow, SocketSnapshot};
+use crate::owner::Owner;
+use crate::report::summary::OverflowLine;
+use crate::state::TcpState;
+use crate::time::{Age, Mono};
+use crate::tuple::ConnId;
+
+use super::conn::World;
+use super::{Tracker, Wanted};
+
+/// A listener that goes on dropping is told again after this, ns.
+const TELL_EVERY: u64 = 10_000_000_000;
+
+/// What is known of all listeners that dropped something.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overflows {
+    listeners: BTreeMap<u64, Overflowing>,
+    /// Where dumps tell: what a listener had dropped before anybody watched it.
+    before: BTreeMap<u64, u32>,
+}
+
+/// A listener that dropped something.
+#[derive(Clone, Debug)]
+struct Overflowing {
+    /// Totals since the start.
+    last: Overflow,
+    /// Its owner, as far as it was known when it was last told.
+    owner: Owner,
+    /// How many of these were told, and when.
+    told: u64,
+    told_at: Option<Mono>,
+}
+
+impl Overflowing {
+    /// When it is to be told; `None`: nothing is new.
+    fn due(&self) -> Option<Mono> {
+        let due = match self.told_at {
+            Some(at) => at.plus(TELL_EVERY),
+            None => self.last.at,
+        };
+        (self.last.dropped > self.told).then_some(due)
+    }
+}
+
+impl Overflows {
+    pub(super) fn next_due(&self) -> Option<Mono> {
+        self.listeners.values().filter_map(Overflowing::due).min()
+    }
+
+    /// The listeners that a tick at `now` will tell of; their holders are wanted.
+    pub(super) fn wanted(&self, now: Mono) -> impl Iterator<Item = Wanted> {
+        let due = move |l: &&Overflowing| l.due().is_some_and(|at| at <= now);
+        self.listeners.values().filter(due).map(|l| Wanted {
+            cookie: l.last.cookie,
+            tuple: l.last.tuple,
+            mini: false,
+            unaccepted: true,
+            pid: None,
+        })
+    }
+
+    fn take(&mut self, total: &Overflow) {
+        let known = self.listeners.entry(total.cookie);
+        let listener = known.or_insert_with(|| Overflowing {
+            last: *total,
+            owner: Owner::default(),
+            told: 0,
+            told_at: None,
+        });
+        listener.last = *total;
+    }
+}
+
+impl Tracker {
+    /// What the programs counted.
+    pub(super) fn overflow(&mut self, total: &Overflow) {
+        if self.options.filter.selects_tuple(&total.tuple) {
+            self.overflows.take(total);
+        }
+    }
+
+    /// A listener as a dump shows it, where nothing else tells.
+    pub(super) fn overflow_sampled(&mut self, socket: &SocketSnapshot) {
+        let Some(drops) = socket.drops.filter(|_| !self.options.overflows_seen) else {
+            return;
+        };
+        if !self.options.filter.selects_tuple(&socket.tuple) {
+            return;
+        }
+        let born = self.world.listener(socket.cookie);
+        let fresh = born.is_some_and(|listener| listener.opened_by.is_some());
+        let before = self.overflows.before.entry(socket.cookie);
+        let before = *before.or_insert(if fresh { 0 } else { drops });
+        let dropped = u64::from(drops.wrapping_sub(before));
+        let known = self.overflows.listeners.get(&socket.cookie);
+        if dropped > known.map_or(0, |known| known.last.dropped) {
+            self.overflows.take(&Overflow {
+                at: socket.at,
+                first: known.map_or(socket.at, |known| known.last.first),
+                cookie: socket.cookie,
+                tuple: socket.tuple,
+                dropped,
+                queue: socket.recv_q,
+                limit: socket.send_q,
+            });
+        }
+    }
+
+    /// Tells of the listeners that have dropped something since they were last told.
+    pub(super) fn show_overflows(&mut self, now: Mono, changes: &mut Vec<Change>) {
+        for listener in self.overflows.listeners.values_mut() {
+            if listener.due().is_none_or(|at| at > now) {
+                continue;
+            }
+            let view = view(&listener.last, &self.world);
+            let dropped = listener.last.dropped - listener.told;
+            (listener.told, listener.told_at) = (listener.last.dropped, Some(now));
+            listener.owner = view.owner.clone();
+            if self.options.filter.selects(&view) {
+                let estimated = !self.options.overflows_seen;
+                changes.push(Change::Overflow {
+                    view,
+                    dropped,
+                    estimated,
+                });
+            }
+        }
+    }
+
+    /// The totals, the greatest first.
+    pub(super) fn overflow_lines(&self) -> Vec<OverflowLine> {
+        let line = |listener: &Overflowing| {
+            let mut view = view(&listener.last, &self.world);
+            // The listener may be gone, and with it what was known of it.
+            if view.owner.pid.is_none() {
+                view.owner = listener.owner.clone();
+            }
+            let wanted = self.options.filter.selects(&view);
+            wanted.then_some(OverflowLine {
+                view,
+                first: listener.last.first,
+                dropped: listener.last.dropped,
+                estimated: !self.options.overflows_seen,
+            })
+        };
+        let mut lines: Vec<_> = self.overflows.listeners.values().filter_map(line).collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(line.dropped));
+        lines
+    }
+}
+
+/// The listener as it is shown.
+fn view(last: &Overflow, world: &World) -> View {
+    View {
+        at: last.at,
+        id: ConnId {
+            cookie: last.cookie,
+            generation: 0,
+        },
+        tuple: last.tuple,
+        role: None,
+        state: TcpState::Listen,
+        age: Age::Unknown,
+        mini: false,
+        owner: world.owner_of_listener(last.cookie),
+        recv_q: Some(last.queue),
+        send_q: Some(last.limit),
+        keepalive: None,
+        verdict: None,
+    }
+}
