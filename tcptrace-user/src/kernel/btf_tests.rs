@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::super::facts::{FUNCTIONS, TRACEPOINTS};
+use super::super::inspect::VMLINUX;
 use super::super::layout;
 use super::super::member::tests::Builder;
 use super::*;

@@ -14,7 +14,7 @@ use rustix::time::ClockId;
 use tcptrace_common::layout::Layout;
 
 use super::bpf::{self, Program, ProgramKind, RETURN_0};
-use super::btf::{self, Btf, Kind, Param};
+use super::btf::{Btf, Kind, Param};
 use super::capability::{self, Capability};
 use super::cgroup;
 use super::facts::{FUNCTIONS, Fact, Facts, Settings, TRACEPOINTS};
@@ -22,6 +22,9 @@ use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
 use super::layout::{self, Absence};
 use super::tracefs::Tracefs;
 use crate::error::Usage;
+
+/// Where the running kernel keeps its BTF.
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// The running kernel, looked at once.
 pub(crate) struct Kernel {
@@ -81,7 +84,7 @@ impl Kernel {
         let (resolved, offsets) = match (&given, btf_file) {
             (Some(given), Some(file)) => offsets(given, file),
             _ => match &btf {
-                Some(btf) => offsets(btf, Path::new(btf::VMLINUX)),
+                Some(btf) => offsets(btf, Path::new(VMLINUX)),
                 None => (None, btf_fact.clone()),
             },
         };
@@ -173,7 +176,7 @@ struct Ask {
 
 impl Ask {
     fn btf(&self) -> (Option<Btf>, Fact) {
-        let path = Path::new(btf::VMLINUX);
+        let path = Path::new(VMLINUX);
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
