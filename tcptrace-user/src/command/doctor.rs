@@ -408,10 +408,10 @@ impl Page {
 mod tests {
     use super::*;
     use crate::kernel::facts::Fact;
+    use crate::kernel::known::HOST;
 
     fn diagnosis(change: impl FnOnce(&mut Facts)) -> Diagnosis {
-        let facts = include_str!("../kernel/testdata/facts-6.18.json");
-        let mut facts: Facts = serde_json::from_str(facts).unwrap();
+        let mut facts = HOST.facts();
         change(&mut facts);
         let note = "ends FIN_WAIT_2 of closed sockets only".to_owned();
         Diagnosis {

@@ -8,6 +8,8 @@ mod cgroup;
 pub(crate) mod facts;
 pub(crate) mod inspect;
 pub(crate) mod kallsyms;
+#[cfg(test)]
+pub(crate) mod known;
 pub(crate) mod layout;
 mod member;
 pub(crate) mod plan;

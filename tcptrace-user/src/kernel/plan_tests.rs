@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::kernel::capability::Capability;
+use crate::kernel::known::{HOST, KNOWN};
 
-/// What a 6.18 without kprobes and trampolines answered, as root.
 fn host() -> Facts {
-    serde_json::from_str(include_str!("testdata/facts-6.18.json")).unwrap()
+    HOST.facts()
 }
 
 fn no(why: &str) -> Fact {
@@ -45,19 +45,10 @@ fn told(facts: &Facts, hooks: Option<&[Mechanism]>) -> String {
     text
 }
 
-/// What the kernels answered that the project is tested on, as root.
-const KERNELS: [(&str, &str); 5] = [
-    ("5_10", include_str!("testdata/facts-5.10.json")),
-    ("6_1", include_str!("testdata/facts-6.1.json")),
-    ("6_12", include_str!("testdata/facts-6.12.json")),
-    ("6_18", include_str!("testdata/facts-6.18.json")),
-    ("7_3", include_str!("testdata/facts-7.3.json")),
-];
-
 #[test]
 fn each_known_kernel_has_its_plan() {
-    for (kernel, facts) in KERNELS {
-        let facts: Facts = serde_json::from_str(facts).unwrap();
+    for kernel in &KNOWN {
+        let facts = kernel.facts();
         let chosen = |hooks: &str| {
             let options = match hooks {
                 "" => PlanOptions::default(),
@@ -84,7 +75,7 @@ fn each_known_kernel_has_its_plan() {
             "kprobe,raw_tp,iter,proc,accept=kprobe",
             "tp_btf,raw_tp,tracepoint,iter,proc",
         ];
-        insta::assert_snapshot!(format!("kernel_{kernel}"), plans.map(chosen).concat());
+        insta::assert_snapshot!(kernel.snapshot(), plans.map(chosen).concat());
     }
 }
 
