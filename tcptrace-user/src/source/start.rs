@@ -1,5 +1,7 @@
 //! From a plan to a running source.
 
+use std::slice;
+
 use tcptrace_common::config::{Config, FLAG_NOTE_FIN_WAIT2};
 use tcptrace_common::layout::Layout;
 use tcptrace_core::cause::Cause;
@@ -43,15 +45,14 @@ pub(crate) fn start(
 ) -> anyhow::Result<(Plan, Probes)> {
     let mut asked = asked.clone();
     loop {
-        let (refused, loaded) = match load(kernel, &plan, scope) {
-            Ok(probes) => (probes.refusals().to_vec(), Ok(probes)),
-            Err(LoadError::Refused(refusal)) => {
-                (vec![refusal.clone()], Err(LoadError::Refused(refusal)))
-            }
-            Err(error) => return Err(cannot_load(error)),
+        let loaded = load(kernel, &plan, scope);
+        let refused = match &loaded {
+            Ok(probes) => probes.refusals(),
+            Err(LoadError::Refused(refusal)) => slice::from_ref(refusal),
+            Err(_) => &[],
         };
         let known = asked.refused.len();
-        let refused = refused.into_iter().map(|r| (r.program, r.why));
+        let refused = refused.iter().map(|r| (r.program, r.why.clone()));
         asked.refused.extend(refused);
         let next = match asked.refused.len() > known {
             true => plan::plan(&kernel.facts, &asked).ok(),
