@@ -12,6 +12,7 @@ pub(crate) mod kallsyms;
 pub(crate) mod known;
 pub(crate) mod layout;
 mod member;
+mod mount;
 pub(crate) mod plan;
 pub(crate) mod probes;
 pub(crate) mod programs;
