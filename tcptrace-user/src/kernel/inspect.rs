@@ -6,12 +6,10 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::time::ClockId;
 use tcptrace_common::layout::Layout;
+use tcptrace_core::state::StateSet;
 
 use super::bpf::{self, Program, ProgramKind, RETURN_0};
 use super::btf::{Btf, Kind, Param};
@@ -22,6 +20,7 @@ use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
 use super::layout::{self, Absence};
 use super::tracefs::Tracefs;
 use crate::error::Usage;
+use crate::netlink::{Diag, DiagError};
 
 /// Where the running kernel keeps its BTF.
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -427,43 +426,10 @@ fn hz() -> Option<u64> {
 }
 
 /// Asks for the TCP sockets in no state at all: none, if the kernel can answer.
-fn sock_diag() -> Result<(), String> {
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    const REQUEST_AND_DUMP: u16 = 0x301;
-    const ERROR: u16 = 2;
-    const DONE: u16 = 3;
-    const LEN: usize = 16 + 56;
-    let mut request = [0_u8; LEN];
-    request[0] = LEN as u8;
-    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request[6..8].copy_from_slice(&REQUEST_AND_DUMP.to_ne_bytes());
-    request[16] = AddressFamily::INET.as_raw() as u8;
-    request[17] = libc::IPPROTO_TCP as u8;
-    let exchange = || {
-        let diag = Some(netlink::SOCK_DIAG);
-        let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
-        let socket = socket_with(AddressFamily::NETLINK, kind, flags, diag)?;
-        send(&socket, &request, SendFlags::empty())?;
-        let mut reply = [0_u8; 256];
-        let (len, _) = recv(&socket, &mut reply[..], RecvFlags::DONTWAIT)?;
-        Ok((reply, len))
-    };
-    let (reply, len) = exchange().map_err(|e: io::Error| format!("no sock_diag: {e}"))?;
-    let kind = u16::from_ne_bytes([reply[4], reply[5]]);
-    let error = i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]);
-    match (kind, error) {
-        (DONE, 0) => Ok(()),
-        (DONE | ERROR, e) if len >= 20 => match e.saturating_neg() {
-            libc::ENOENT => Err("kernel without tcp_diag (CONFIG_INET_DIAG)".into()),
-            errno => Err(format!(
-                "sock_diag: {}",
-                io::Error::from_raw_os_error(errno)
-            )),
-        },
-        _ => Err(format!(
-            "sock_diag answered with an unexpected message {kind}"
-        )),
-    }
+fn sock_diag() -> Result<(), DiagError> {
+    // The number of the namespace is for the sockets that are found.
+    let mut diag = Diag::open(0)?;
+    diag.dump(StateSet::EMPTY, &mut |_| ()).map(drop)
 }
 
 fn read(path: &str) -> Option<String> {
