@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::facts::{FUNCTIONS, TRACEPOINTS};
 use super::super::inspect::VMLINUX;
 use super::super::known::{HOST, KNOWN};
 use super::super::layout;
 use super::super::member::tests::{Builder, damaged};
+use super::super::prototypes::{FUNCTIONS, TRACEPOINTS};
 use super::*;
 
 #[test]

@@ -16,5 +16,6 @@ mod mount;
 pub(crate) mod plan;
 pub(crate) mod probes;
 pub(crate) mod programs;
+mod prototypes;
 pub(crate) mod sysctl;
 pub(crate) mod tracefs;
