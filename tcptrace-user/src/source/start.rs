@@ -11,6 +11,7 @@ use tcptrace_core::state::{StateSet, TcpState};
 use crate::embed::OBJECT;
 use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
+use crate::kernel::kallsyms::Symbols;
 use crate::kernel::plan::{self, Event, Plan, PlanOptions};
 use crate::kernel::probes::{LoadError, Probes, Selection};
 use crate::kernel::programs;
@@ -104,11 +105,11 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
     Probes::load(OBJECT, &selection)
 }
 
-/// How the records of these programs are read.
-pub(crate) fn decoder(kernel: &mut Kernel) -> Decoder {
-    let symbols = kernel.symbols.take();
+/// How the records of the programs are read. Without symbols nothing is said of why minisockets
+/// died early.
+pub(crate) fn decoder(hz: Option<u64>, symbols: Option<Symbols>) -> Decoder {
     Decoder {
-        hz: kernel.facts.hz.unwrap_or(250),
+        hz: hz.unwrap_or(250),
         mini_death: Box::new(move |stack, substate| {
             symbols
                 .as_ref()
