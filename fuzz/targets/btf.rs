@@ -4,7 +4,6 @@
 use libfuzzer_sys::fuzz_target;
 
 /// The binary's own sources: it has no library.
-#[allow(dead_code, unreachable_pub, reason = "only a part is driven")]
 #[path = "../../tcptrace-user/src/kernel"]
 mod kernel {
     pub(crate) mod btf;
@@ -14,10 +13,11 @@ mod kernel {
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(btf) = kernel::btf::Btf::parse(bytes.to_vec()) {
+        let _ = btf.types();
         let _ = kernel::layout::resolve(&btf);
         for name in ["inet_sock_set_state", "kfree_skb"] {
             let _ = btf.tracepoint(name);
         }
-        let _ = btf.find(kernel::btf::Kind::Func, "tcp_close");
+        let _ = btf.function("tcp_close");
     }
 });

@@ -5,11 +5,10 @@ use libfuzzer_sys::fuzz_target;
 use tcptrace_core::time::Mono;
 
 /// The binary's own sources: it has no library.
-#[allow(dead_code, unreachable_pub, reason = "only a part is driven")]
 #[path = "../../tcptrace-user/src/netlink"]
 mod netlink {
     pub(crate) mod parse;
-    pub(crate) mod request;
+    mod wire;
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -25,13 +25,14 @@ macro_rules! require {
     };
 }
 
-/// Fails under `TCPTRACE_REQUIRE=all` or `CI=true` unless it is known to be missing, else prints the skip line (past the test
-/// harness' capture, so that a skip is always seen).
+/// Fails under `TCPTRACE_REQUIRE=all` or `CI=true` unless it is known to be missing, else prints the
+/// skip line (past the test harness' capture, so that a skip is always seen).
 #[track_caller]
 pub fn missing(need: &str, why: &str) {
-    let known = std::env::var("TCPTRACE_WITHOUT").unwrap_or_default();
-    let known = known.split(',').any(|known| known == need);
-    assert!(known || !strict(), "this test needs {need}: {why}");
+    assert!(
+        is_left_out(need) || !strict(),
+        "this test needs {need}: {why}"
+    );
     let name = std::thread::current().name().unwrap_or("?").to_owned();
     let line = format!("skip {name}: needs {need}: {why}\n");
     std::io::stderr()
@@ -44,13 +45,18 @@ fn strict() -> bool {
     is("TCPTRACE_REQUIRE", "all") || is("CI", "true")
 }
 
+/// Whether `TCPTRACE_WITHOUT` lists it.
+fn is_left_out(need: &str) -> bool {
+    let without = std::env::var("TCPTRACE_WITHOUT").unwrap_or_default();
+    without.split(',').any(|known| known == need)
+}
+
 /// The answer of a skip rule.
 pub type Need = Result<(), String>;
 
 /// Mode netlink sees in time what lingers. An open defect on 5.10, where it is listed as left out.
 pub fn timely_polls() -> Need {
-    let without = std::env::var("TCPTRACE_WITHOUT").unwrap_or_default();
-    match without.split(',').any(|known| known == "timely_polls") {
+    match is_left_out("timely_polls") {
         true => Err("polling misses changes on this kernel: an open defect".to_owned()),
         false => Ok(()),
     }

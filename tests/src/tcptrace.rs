@@ -86,6 +86,15 @@ pub fn snapshot(ns: &Netns, args: &[&str]) -> Vec<Event> {
     events.iter().map(Event::read).collect()
 }
 
+/// Waits until a `watch` says that it is attached and has listed what was there.
+#[track_caller]
+pub fn wait_until_watching(process: &Process) {
+    let ready = process.err.find(0, LIMIT, |line| {
+        line.text.contains("watching").then_some(())
+    });
+    assert!(ready.is_some(), "not watching: {}", process.err.text());
+}
+
 /// A running `tcptrace watch --json`.
 #[derive(Debug)]
 pub struct Tracer {
@@ -93,14 +102,11 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Starts it and waits until it says that it is attached and has listed what was there.
+    /// Starts it and waits until it watches.
     #[track_caller]
     pub fn watch(args: &[&str]) -> Tracer {
         let process = Process::spawn(&mut command(&[&["watch", "--json"], args].concat()));
-        let ready = process.err.find(0, LIMIT, |line| {
-            line.text.contains("watching").then_some(())
-        });
-        assert!(ready.is_some(), "not watching: {}", process.err.text());
+        wait_until_watching(&process);
         Tracer { process }
     }
 

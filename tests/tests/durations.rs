@@ -6,6 +6,7 @@ use tcptrace_tests::kernel::timer_span;
 use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::oracle::ss;
 use tcptrace_tests::require;
+use tcptrace_tests::tcptrace::{Event, Run};
 use tcptrace_tests::truth::Span;
 
 const SEC: u64 = 1_000_000_000;
@@ -90,18 +91,9 @@ fn a_half_closed_socket_is_in_fin_wait2_until_the_peer_closes() {
 #[test]
 fn a_closed_socket_with_a_silent_peer_is_in_fin_wait2_for_tcp_fin_timeout() {
     require!(root, tracer);
-    let lab = Lab::new();
-    lab.ns.sysctl("tcp_fin_timeout", "3");
-    let watch = lab.watch_transitions();
-    let mut conn = lab.connect();
-    conn.client.act("close C");
-
-    let left = watch.left(&conn.c.id(), "fin_wait2");
-    assert_eq!(left.text("new_state"), "close");
-    assert_eq!(left.text("cause"), "timer");
+    let (left, run) = orphaned("3");
     assert_eq!(left.value["mini"], true);
     timer_span(3 * SEC).assert_holds(left.number("duration_ns"), "FIN_WAIT2 of an orphan");
-    let run = watch.stop();
     assert_eq!(run.count("fin_wait2", "left"), 1, "{}", run.summary);
 }
 
@@ -130,22 +122,28 @@ fn a_fin_ends_the_fin_wait2_of_a_closed_socket() {
 #[test]
 fn an_orphan_with_fin_timeout_above_60_is_a_full_socket_first() {
     require!(root, tracer);
-    let lab = Lab::new();
-    lab.ns.sysctl("tcp_fin_timeout", "62");
-    let watch = lab.watch_transitions();
-    let mut conn = lab.connect();
-    conn.client.act("close C");
-
-    let left = watch.left(&conn.c.id(), "fin_wait2");
-    assert_eq!(left.text("new_state"), "close");
-    assert_eq!(left.text("cause"), "timer");
+    let (left, _) = orphaned("62");
     let phase = timer_span(2 * SEC);
     let both = Span {
         min: 2 * phase.min,
         max: 2 * phase.max,
     };
     both.assert_holds(left.number("duration_ns"), "FIN_WAIT2 in two phases");
-    watch.stop();
+}
+
+/// With that tcp_fin_timeout: the end of the FIN_WAIT2 of a closed socket with a silent peer, by the
+/// timer.
+#[track_caller]
+fn orphaned(fin_timeout: &str) -> (Event, Run) {
+    let lab = Lab::new();
+    lab.ns.sysctl("tcp_fin_timeout", fin_timeout);
+    let watch = lab.watch_transitions();
+    let mut conn = lab.connect();
+    conn.client.act("close C");
+    let left = watch.left(&conn.c.id(), "fin_wait2");
+    assert_eq!(left.text("new_state"), "close");
+    assert_eq!(left.text("cause"), "timer");
+    (left, watch.stop())
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tcptrace_tests::child::{LIMIT, Process, until};
 use tcptrace_tests::require;
-use tcptrace_tests::tcptrace::{Tracer, command};
+use tcptrace_tests::tcptrace::{Tracer, command, wait_until_watching};
 
 #[test]
 fn nothing_is_left_after_an_orderly_end() {
@@ -23,9 +23,7 @@ fn nothing_is_left_after_an_orderly_end() {
 fn nothing_is_left_after_a_kill() {
     require!(root, tracer, bpftool);
     let mut process = Process::spawn(&mut command(&["watch", "--json", "--state", "all"]));
-    let watching =
-        |line: &tcptrace_tests::child::Line| line.text.contains("watching").then_some(());
-    assert!(process.err.find(0, LIMIT, watching).is_some());
+    wait_until_watching(&process);
     let ours = Objects::of(process.pid());
     ours.assert_loaded();
     process.signal(Signal::KILL);

@@ -13,7 +13,9 @@ use tcptrace_tests::child::{LIMIT, Process, until};
 use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::pace::patient;
 use tcptrace_tests::require;
-use tcptrace_tests::tcptrace::{Tracer, chosen, command, doctor, hooks, tracer_path};
+use tcptrace_tests::tcptrace::{
+    Tracer, chosen, command, doctor, hooks, tracer_path, wait_until_watching,
+};
 
 #[test]
 fn interrupts_and_durations_end_with_a_summary() {
@@ -252,10 +254,7 @@ fn privileges_that_are_not_needed_any_more_are_given_up() {
     let least = capabilities(&doctor()["privileges"]["least"]);
     let granted = nobody.setpriv_with(&least.join(","));
     let mut process = Process::spawn(command.args(granted).arg("watch").args(hooks()));
-    let watching = process.err.find(0, LIMIT, |line| {
-        line.text.contains("watching").then_some(())
-    });
-    assert!(watching.is_some(), "{}", process.err.text());
+    wait_until_watching(&process);
     let kept = least.iter().any(|cap| cap == "+net_admin");
     assert_kept(&process, if kept { NET_ADMIN } else { 0 });
     process.signal(Signal::INT);

@@ -22,7 +22,17 @@ const LIVE_LIMIT: Duration = MINUTE.saturating_mul(30);
 /// The live suite in virtual machines, on each kernel and by each chain of mechanisms.
 const KERNELS_LIMIT: Duration = MINUTE.saturating_mul(40);
 /// What tcptrace-tests reads; sudo would drop it.
-const LIVE_VARIABLES: &[&str] = &["PATH", "RUST_BACKTRACE", "TCPTRACE_BIN", "TCPTRACE_REQUIRE"];
+const LIVE_VARIABLES: &[&str] = &[
+    "PATH",
+    "RUST_BACKTRACE",
+    "TCPTRACE_BIN",
+    "TCPTRACE_HOOKS",
+    "TCPTRACE_REQUIRE",
+    "TCPTRACE_TEST_PATIENCE",
+    "TCPTRACE_TEST_SCALE",
+    "TCPTRACE_WITHOUT",
+    "TCPTRACE_WORKLOAD",
+];
 
 /// Runs everything, or with `quick` or a `filter` the part they leave, and prints the counts.
 pub(crate) fn test(workspace: &Workspace, quick: bool, filter: Vec<String>) -> Result<ExitCode> {

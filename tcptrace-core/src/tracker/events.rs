@@ -21,14 +21,7 @@ impl Tracker {
     ) {
         use TcpState::*;
         match (change.old, change.new) {
-            (Listen, SynRecv) => {
-                let connected_by = None;
-                let birth = Birth {
-                    at: event.at,
-                    connected_by,
-                };
-                self.births.insert(event.sk, birth);
-            }
+            (Listen, SynRecv) => self.born(event, None),
             (Close, Listen) => {
                 self.listens(event, change);
                 self.tell_listener(event, change, changes);
@@ -38,17 +31,15 @@ impl Tracker {
                 self.tell_listener(event, change, changes);
             }
             // It was made before us, and nobody has asked for its cookie: the next change has it.
-            (Close, SynSent) if event.cookie == 0 => {
-                let connected_by = change.actor;
-                let birth = Birth {
-                    at: event.at,
-                    connected_by,
-                };
-                self.births.insert(event.sk, birth);
-            }
+            (Close, SynSent) if event.cookie == 0 => self.born(event, change.actor),
             (Close, SynSent) => self.connects(event, change, changes),
             _ => self.moves(event, change, changes),
         }
+    }
+
+    fn born(&mut self, event: &Event, connected_by: Option<Actor>) {
+        let at = event.at;
+        self.births.insert(event.sk, Birth { at, connected_by });
     }
 
     fn listens(&mut self, event: &Event, change: &StateChange) {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use super::Tracker;
 use crate::change::Change;
 use crate::state::TcpState;
-use crate::time::Mono;
 use crate::tuple::Tuple;
 
 /// The keys' highest bit, then a number, then the cookie. The kernel counts cookies up from 1, a
@@ -69,7 +68,7 @@ impl Tracker {
             return;
         };
         let key = self.parted.new_key(cookie);
-        let due: Mono = self.due_at(&conn);
+        let due = self.due_at(&conn);
         if self.due.remove(&(due, cookie)) {
             self.due.insert((due, key));
         }

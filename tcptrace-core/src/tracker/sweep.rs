@@ -117,8 +117,8 @@ impl Tracker {
         let cookie = match socket.mini {
             true => self.minisocket_key(cookie, &socket.tuple),
             false => {
-                let other = |conn: &Conn| conn.mini && conn.tuple != socket.tuple;
-                if self.conns.get(&cookie).is_some_and(|conn| other(conn)) {
+                let known = self.conns.get(&cookie);
+                if known.is_some_and(|conn| conn.mini && conn.tuple != socket.tuple) {
                     self.part(cookie, changes);
                 }
                 cookie

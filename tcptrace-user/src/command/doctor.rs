@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
-use tcptrace_core::text::escape;
 
+use super::page::{Grade, Page};
 use crate::error::EXIT_CANNOT_RUN;
 use crate::kernel::capability::{Capability, Grant, PRIVILEGES, Privilege, grant};
 use crate::kernel::facts::Facts;
@@ -131,10 +131,7 @@ impl Diagnosis {
         let Facts { release, hz, .. } = &self.facts;
         let hz = hz.map(|hz| format!(" · HZ {hz}")).unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
-        let mut page = Page {
-            width,
-            text: String::new(),
-        };
+        let mut page = Page::new(width);
         page.plain(&format!(
             "tcptrace {version} · kernel {release}{hz} · mode {}",
             self.mode()
@@ -346,73 +343,14 @@ fn missing(facts: &Facts) -> impl Iterator<Item = Privilege> {
     PRIVILEGES.into_iter().filter(move |p| !held(p.capability))
 }
 
-/// The word in front of a line.
-#[derive(Clone, Copy)]
-enum Grade {
-    Ok,
-    Miss,
-    Warn,
-    Info,
-    Plan,
-    Sysctl,
-}
-
-impl Grade {
-    fn word(self) -> &'static str {
-        match self {
-            Grade::Ok => "OK",
-            Grade::Miss => "MISS",
-            Grade::Warn => "WARN",
-            Grade::Info => "INFO",
-            Grade::Plan => "PLAN",
-            Grade::Sysctl => "SYSCTL",
-        }
-    }
-}
-
-/// Text wrapped at a width, with the grade hanging out.
-struct Page {
-    width: Option<usize>,
-    text: String,
-}
-
-impl Page {
-    fn line(&mut self, grade: Grade, text: &str) {
-        self.wrap(&format!("{:7}", grade.word()), text, 7);
-    }
-
-    fn plain(&mut self, text: &str) {
-        self.wrap("", text, 0);
-    }
-
-    fn wrap(&mut self, head: &str, text: &str, indent: usize) {
-        self.text += head;
-        let mut column = indent;
-        for (i, word) in escape(text).split(' ').enumerate() {
-            let len = word.chars().count();
-            if i > 0 && self.width.is_some_and(|width| column + 1 + len > width) {
-                self.text.push('\n');
-                self.text.extend(std::iter::repeat_n(' ', indent));
-                column = indent;
-            } else if i > 0 {
-                self.text.push(' ');
-                column += 1;
-            }
-            self.text += word;
-            column += len;
-        }
-        self.text.push('\n');
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::facts::Fact;
+    use crate::kernel::known::HOST;
 
     fn diagnosis(change: impl FnOnce(&mut Facts)) -> Diagnosis {
-        let facts = include_str!("../kernel/testdata/facts-6.18.json");
-        let mut facts: Facts = serde_json::from_str(facts).unwrap();
+        let mut facts = HOST.facts();
         change(&mut facts);
         let note = "ends FIN_WAIT_2 of closed sockets only".to_owned();
         Diagnosis {

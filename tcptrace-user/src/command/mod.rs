@@ -3,6 +3,7 @@
 mod completions;
 mod doctor;
 mod man;
+mod page;
 mod snapshot;
 mod watch;
 

@@ -43,7 +43,7 @@ const WRITE: &str = "cannot write to standard output";
 /// [`CannotRun`] if this kernel or these privileges do not allow it; else what failed.
 pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
     let asked = super::plan_options(&options.hooks)?;
-    let mut kernel = Kernel::inspect(options.btf.as_deref())?;
+    let kernel = Kernel::inspect(options.btf.as_deref())?;
     if let (Some(file), Some(why)) = (&options.btf, kernel.facts.offsets.why_not()) {
         return Err(foreign_btf(file, why.to_owned()).into());
     }
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(watch(options, &mut kernel, plan, &asked))
+    runtime.block_on(watch(options, kernel, plan, &asked))
 }
 
 fn foreign_btf(file: &Path, why: String) -> CannotRun {
@@ -76,7 +76,7 @@ fn foreign_btf(file: &Path, why: String) -> CannotRun {
 
 async fn watch(
     options: &Watch,
-    kernel: &mut Kernel,
+    kernel: Kernel,
     plan: Plan,
     asked: &PlanOptions,
 ) -> anyhow::Result<ExitCode> {
@@ -87,7 +87,7 @@ async fn watch(
     let (plan, mut probes) = match plan.mode {
         Mode::Netlink => (plan, None),
         _ => {
-            let (plan, probes) = start::start(kernel, plan, asked, &scope)?;
+            let (plan, probes) = start::start(&kernel, plan, asked, &scope)?;
             // Polling is what is left where the kernel refused every program that was tried.
             let attached = plan.mode != Mode::Netlink;
             (plan, attached.then_some(probes))
@@ -108,12 +108,11 @@ async fn watch(
         options.terminal.notice(note);
     }
     if options.terminal.verbose > 0 {
-        for candidate in plan
+        let chosen = plan
             .events
             .iter()
-            .filter_map(|e| Some((e.event, e.chosen()?)))
-        {
-            let (event, chosen) = candidate;
+            .filter_map(|e| Some((e.event, e.chosen()?)));
+        for (event, chosen) in chosen {
             let hooks = chosen.hooks.join(", ");
             options
                 .terminal
@@ -154,7 +153,8 @@ async fn watch(
         polled_ns,
     };
     let owner_filter = selective.then(|| owner_filter(options));
-    let mut live = Live::new(probes, start::decoder(kernel), owner_filter, dumps);
+    let decoder = start::decoder(kernel.facts.hz, kernel.symbols);
+    let mut live = Live::new(probes, decoder, owner_filter, dumps);
     live.bootstrap(&mut pipeline).context(WRITE)?;
     pipeline.sink().flush()?;
     options.terminal.notice(&format!(

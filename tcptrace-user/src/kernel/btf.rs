@@ -11,9 +11,6 @@ use std::ops::Range;
 use foldhash::fast::FixedState;
 use thiserror::Error;
 
-/// Where the running kernel keeps its BTF.
-pub(crate) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-
 /// Types of one BTF blob; type ids count from 1, 0 is `void`.
 pub(crate) struct Btf {
     bytes: Vec<u8>,

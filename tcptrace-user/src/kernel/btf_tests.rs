@@ -8,29 +8,17 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::facts::{FUNCTIONS, TRACEPOINTS};
+use super::super::inspect::VMLINUX;
+use super::super::known::{HOST, KNOWN};
 use super::super::layout;
-use super::super::member::tests::Builder;
+use super::super::member::tests::{Builder, damaged};
+use super::super::prototypes::{FUNCTIONS, TRACEPOINTS};
 use super::*;
-
-/// Of a 6.18, x86-64.
-fn fixture() -> Vec<u8> {
-    include_bytes!("testdata/btf-6.18.bin").to_vec()
-}
-
-/// Every kernel that is tested, with its fixture.
-const KERNELS: [(&str, &[u8]); 5] = [
-    ("5.10", include_bytes!("testdata/btf-5.10.bin")),
-    ("6.1", include_bytes!("testdata/btf-6.1.bin")),
-    ("6.12", include_bytes!("testdata/btf-6.12.bin")),
-    ("6.18", include_bytes!("testdata/btf-6.18.bin")),
-    ("7.3", include_bytes!("testdata/btf-7.3.bin")),
-];
 
 #[test]
 fn the_layouts_of_known_kernels() {
-    for (kernel, bytes) in KERNELS {
-        let btf = Btf::parse(bytes.to_vec()).unwrap();
+    for kernel in &KNOWN {
+        let btf = Btf::parse(kernel.btf.to_vec()).unwrap();
         let (layout, absences) = layout::resolve(&btf).unwrap();
         let functions: Vec<_> = FUNCTIONS
             .iter()
@@ -40,10 +28,7 @@ fn the_layouts_of_known_kernels() {
                 format!("{name}({})", types.join(", "))
             })
             .collect();
-        insta::assert_debug_snapshot!(
-            format!("kernel_{}", kernel.replace('.', "_")),
-            (layout, absences, functions)
-        );
+        insta::assert_debug_snapshot!(kernel.snapshot(), (layout, absences, functions));
     }
 }
 
@@ -113,7 +98,7 @@ proptest! {
     #[test]
     fn any_bytes_are_survived(mut bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
         ask(bytes.clone());
-        let header = fixture();
+        let header = HOST.btf;
         let head = bytes.len().min(8);
         bytes[..head].copy_from_slice(&header[..head]);
         ask(bytes);
@@ -124,14 +109,7 @@ proptest! {
         hits in prop::collection::vec((any::<Index>(), any::<u8>()), 1..40),
         cut in any::<Index>(),
     ) {
-        let mut bytes = fixture();
-        for (at, byte) in hits {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-        }
-        ask(bytes.clone());
-        bytes.truncate(cut.index(bytes.len()));
-        ask(bytes);
+        damaged(HOST.btf.to_vec(), hits, cut).into_iter().for_each(ask);
     }
 
     /// Words become ids of other types: members, pointers and modifiers in circles.
@@ -139,7 +117,7 @@ proptest! {
     fn types_in_circles_are_survived(
         hits in prop::collection::vec((any::<Index>(), 0u32..600), 1..200),
     ) {
-        let mut bytes = fixture();
+        let mut bytes = HOST.btf.to_vec();
         let types = Header::read(&bytes).unwrap().types;
         for (at, id) in hits {
             let at = types.start + 4 * at.index(types.len() / 4);

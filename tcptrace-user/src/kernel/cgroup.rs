@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+use super::mount;
 
 /// Where it is mounted.
 pub(super) fn mount_point() -> Option<String> {
@@ -21,14 +22,7 @@ pub(super) fn root() -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         return Ok(rustix::fs::open(path, flags, Mode::empty())?);
     }
-    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(&context)?;
-    let mount = fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )?;
-    Ok(mount)
+    mount::detached("cgroup2")
 }
 
 /// The mount point of cgroup v2 in the lines of mountinfo, whose 5th field it is; the type is the

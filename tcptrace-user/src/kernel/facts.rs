@@ -70,7 +70,7 @@ pub(crate) struct Facts {
     pub(crate) btf: Fact,
     /// Every field that the programs read was found, in it or in the BTF of `--btf`.
     pub(crate) offsets: Fact,
-    /// By name: it exists, and passes what we need. Of [`TRACEPOINTS`].
+    /// By name: it exists, and passes what we need. Of [`super::prototypes::TRACEPOINTS`].
     pub(crate) tracepoints: BTreeMap<String, Fact>,
     /// Programs on BTF-typed tracepoints can be loaded.
     pub(crate) tp_btf: Fact,
@@ -85,7 +85,7 @@ pub(crate) struct Facts {
     /// `kfree_skb` says which socket a dropped segment was for (6.11 and later).
     pub(crate) drop_socket: Fact,
     /// By name: the kernel has it as a function of its own, and it takes what we read. Of
-    /// [`FUNCTIONS`].
+    /// [`super::prototypes::FUNCTIONS`].
     pub(crate) functions: BTreeMap<String, Fact>,
     /// The memory of programs and maps is charged to the memory cgroup (5.11 and later), not to the
     /// limit of locked memory.
@@ -122,13 +122,13 @@ impl Facts {
             || self.has(Capability::CapBpf) && self.has(Capability::CapPerfmon)
     }
 
-    /// The fact about one of [`FUNCTIONS`].
+    /// The fact about one of [`super::prototypes::FUNCTIONS`].
     pub(crate) fn has_function(&self, name: &str) -> Fact {
         let unknown = || Fact::Unknown(format!("{name} was not looked for"));
         self.functions.get(name).cloned().unwrap_or_else(unknown)
     }
 
-    /// The fact about one of [`TRACEPOINTS`].
+    /// The fact about one of [`super::prototypes::TRACEPOINTS`].
     pub(crate) fn has_tracepoint(&self, name: &str) -> Fact {
         let unknown = || Fact::Unknown(format!("{name} was not looked for"));
         self.tracepoints.get(name).cloned().unwrap_or_else(unknown)
@@ -147,40 +147,6 @@ pub(crate) struct Settings {
     /// `none`, `integrity` or `confidentiality`, which forbids BPF to read kernel memory.
     pub(crate) lockdown: Option<String>,
 }
-
-/// The tracepoints that we use, with the types of the parameters that we read; `""` is one that
-/// we pass over.
-pub(super) const TRACEPOINTS: &[(&str, &[&str])] = &[
-    ("inet_sock_set_state", &["struct sock *", "int", "int"]),
-    ("timer_start", &["struct timer_list *"]),
-    ("timer_cancel", &["struct timer_list *"]),
-    ("timer_expire_entry", &["struct timer_list *"]),
-    ("kfree_skb", &["struct sk_buff *"]),
-    ("sock_recv_length", &["struct sock *", "int", "int"]),
-    ("tcp_destroy_sock", &["struct sock *"]),
-];
-
-/// The functions that we enter or see return: the types of the parameters that we read, and how
-/// many there may be where that tells what they are.
-pub(super) const FUNCTIONS: &[(&str, &[&str], &[usize])] = &[
-    (
-        "__inet_twsk_schedule",
-        &["struct inet_timewait_sock *", "int"],
-        &[],
-    ),
-    ("inet_twsk_kill", &["struct inet_timewait_sock *"], &[]),
-    ("tw_timer_handler", &["struct timer_list *"], &[]),
-    ("tcp_close", &["struct sock *"], &[]),
-    ("inet_csk_accept", &["struct sock *"], &[2, 4]),
-    ("tcp_recvmsg", &["struct sock *"], &[4, 5, 6]),
-    ("tcp_conn_request", &["", "", "struct sock *"], &[]),
-    ("tcp_v4_syn_recv_sock", &["struct sock *"], &[]),
-    (
-        "tcp_v6_syn_recv_sock",
-        &["struct sock *", "struct sk_buff *"],
-        &[],
-    ),
-];
 
 #[cfg(test)]
 mod tests {

@@ -1,27 +1,29 @@
 //! Collects the facts: the one place of this room that looks at the machine.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::time::ClockId;
 use tcptrace_common::layout::Layout;
+use tcptrace_core::state::StateSet;
 
 use super::bpf::{self, Program, ProgramKind, RETURN_0};
-use super::btf::{self, Btf, Kind, Param};
+use super::btf::{Btf, Kind};
 use super::capability::{self, Capability};
 use super::cgroup;
-use super::facts::{FUNCTIONS, Fact, Facts, Settings, TRACEPOINTS};
+use super::facts::{Fact, Facts, Settings};
 use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
 use super::layout::{self, Absence};
+use super::prototypes::{self, Arguments, NO_BTF};
 use super::tracefs::Tracefs;
 use crate::error::Usage;
+use crate::netlink::{Diag, DiagError};
+
+/// Where the running kernel keeps its BTF.
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// The running kernel, looked at once.
 pub(crate) struct Kernel {
@@ -41,24 +43,6 @@ pub(crate) struct Kernel {
     pub(crate) arguments: Arguments,
     /// Its tracepoint ids; `None` if `facts.tracefs` says why not.
     pub(crate) tracefs: Option<Tracefs>,
-}
-
-/// How many arguments functions take, of those whose number changed.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Arguments(Vec<(&'static str, u32)>);
-
-impl Arguments {
-    fn count(btf: Option<&Btf>) -> Arguments {
-        let names = FUNCTIONS.iter().filter(|(_, _, counts)| !counts.is_empty());
-        let count = |name| Some((name, btf?.function(name)?.len() as u32));
-        Arguments(names.filter_map(|(name, ..)| count(*name)).collect())
-    }
-
-    /// How many this function takes; 0 if there is no such function.
-    pub(crate) fn of(&self, function: &str) -> u32 {
-        let found = self.0.iter().find(|(name, _)| *name == function);
-        found.map_or(0, |(_, count)| *count)
-    }
 }
 
 impl Kernel {
@@ -81,7 +65,7 @@ impl Kernel {
         let (resolved, offsets) = match (&given, btf_file) {
             (Some(given), Some(file)) => offsets(given, file),
             _ => match &btf {
-                Some(btf) => offsets(btf, Path::new(btf::VMLINUX)),
+                Some(btf) => offsets(btf, Path::new(VMLINUX)),
                 None => (None, btf_fact.clone()),
             },
         };
@@ -90,6 +74,7 @@ impl Kernel {
             Ok(tracefs) => (Some(tracefs), Fact::Yes),
             Err(e) => (None, Fact::No(e.to_string())),
         };
+        let described = btf.as_ref().or(given.as_ref());
         let on_state = |instructions: &[u64]| match btf.as_ref() {
             None => Fact::Unknown(NO_BTF.into()),
             Some(btf) => match btf.tracepoint("inet_sock_set_state") {
@@ -107,7 +92,7 @@ impl Kernel {
             cgroup2: cgroup::mount_point(),
             btf: btf_fact,
             offsets,
-            tracepoints: tracepoints(btf.as_ref().or(given.as_ref())),
+            tracepoints: prototypes::tracepoints(described),
             tp_btf: on_state(RETURN_0),
             socket_cookie: on_state(&bpf::call_with_first_argument(bpf::GET_SOCKET_COOKIE)),
             skc_to_tcp_sock: on_state(&bpf::call_with_first_argument(bpf::SKC_TO_TCP_SOCK)),
@@ -117,9 +102,9 @@ impl Kernel {
                 ask.load(ProgramKind::Fentry(id), RETURN_0)
             }),
             kprobe: ask.kprobe(),
-            drop_socket: drop_socket(btf.as_ref().or(given.as_ref())),
-            functions: functions(btf.as_ref().or(given.as_ref())),
-            memory_by_cgroup: memory_by_cgroup(btf.as_ref().or(given.as_ref())),
+            drop_socket: prototypes::drop_socket(described),
+            functions: prototypes::functions(described),
+            memory_by_cgroup: prototypes::memory_by_cgroup(described),
             cgroup_cookie: ask.cgroup_cookie(),
             ring_buffer: ask.answer(bpf::create_ring_buffer().map(drop)),
             iter_task_file: ask.function(btf.as_ref(), "bpf_iter_task_file", |id| {
@@ -139,7 +124,7 @@ impl Kernel {
             sock_diag: sock_diag().into(),
             capabilities: ask.capabilities,
         };
-        let arguments = Arguments::count(btf.as_ref().or(given.as_ref()));
+        let arguments = Arguments::count(described);
         let btf_types = given.as_ref().or(btf.as_ref()).map_or(0, Btf::types);
         let (layout, absences) = resolved.map_or((None, vec![]), |(l, a)| (Some(l), a));
         Ok(Kernel {
@@ -165,8 +150,6 @@ fn lift_memlock() {
     let _ = setrlimit(Resource::Memlock, unlimited);
 }
 
-const NO_BTF: &str = "not tried, without BTF";
-
 /// Asks with the privileges of this process in mind, so that a refusal is explained.
 struct Ask {
     capabilities: Vec<Capability>,
@@ -174,7 +157,7 @@ struct Ask {
 
 impl Ask {
     fn btf(&self) -> (Option<Btf>, Fact) {
-        let path = Path::new(btf::VMLINUX);
+        let path = Path::new(VMLINUX);
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -295,82 +278,6 @@ fn given_btf(file: &Path) -> Result<Btf, Usage> {
 /// More than ten times what the largest kernels have.
 const MAX_BTF: u64 = 128 << 20;
 
-fn tracepoints(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
-    let answer = |name: &str, wanted: &[&str]| {
-        let Some(btf) = btf else {
-            return Fact::Unknown(NO_BTF.into());
-        };
-        match btf.tracepoint(name) {
-            None => Fact::No(format!("this kernel has no tracepoint {name}")),
-            Some((_, params)) => passes(name, &params, wanted),
-        }
-    };
-    TRACEPOINTS
-        .iter()
-        .map(|(name, wanted)| ((*name).to_owned(), answer(name, wanted)))
-        .collect()
-}
-
-fn drop_socket(btf: Option<&Btf>) -> Fact {
-    match btf.map(|btf| btf.tracepoint("kfree_skb")) {
-        None => Fact::Unknown(NO_BTF.into()),
-        Some(None) => Fact::No("this kernel has no tracepoint kfree_skb".into()),
-        Some(Some((_, params))) => passes("kfree_skb", &params, &["", "", "", "struct sock *"]),
-    }
-}
-
-fn memory_by_cgroup(btf: Option<&Btf>) -> Fact {
-    match btf.map(|btf| btf.find(Kind::Struct, "bpf_map_memory")) {
-        None => Fact::Unknown(NO_BTF.into()),
-        Some(None) => Fact::Yes,
-        Some(Some(_)) => Fact::No("programs and maps count as locked memory here".into()),
-    }
-}
-
-fn functions(btf: Option<&Btf>) -> BTreeMap<String, Fact> {
-    let answer = |name: &str, wanted: &[&str], counts: &[usize]| {
-        let Some(btf) = btf else {
-            return Fact::Unknown(NO_BTF.into());
-        };
-        match btf.function(name) {
-            None => Fact::No(format!("this kernel has no function {name}")),
-            Some(params) if !counts.is_empty() && !counts.contains(&params.len()) => {
-                Fact::No(format!("{name} takes {} arguments here", params.len()))
-            }
-            Some(params) => passes(name, &params, wanted),
-        }
-    };
-    FUNCTIONS
-        .iter()
-        .map(|(name, wanted, counts)| ((*name).to_owned(), answer(name, wanted, counts)))
-        .collect()
-}
-
-/// Whether the parameters have the types that we take them for.
-fn passes(name: &str, params: &[Param], wanted: &[&str]) -> Fact {
-    for (i, wanted) in wanted
-        .iter()
-        .enumerate()
-        .filter(|(_, wanted)| !wanted.is_empty())
-    {
-        match params.get(i) {
-            Some(param) if param.ty == *wanted => {}
-            Some(param) => {
-                let (n, ty) = (i + 1, &param.ty);
-                return Fact::No(format!("{name} passes {ty} instead of {wanted} as {n}."));
-            }
-            None => {
-                let n = params.len();
-                return Fact::No(format!(
-                    "{name} passes {n} values, and no {wanted} as {}.",
-                    i + 1
-                ));
-            }
-        }
-    }
-    Fact::Yes
-}
-
 fn symbols() -> (Option<Symbols>, Fact) {
     let symbols = match fs::read(KALLSYMS) {
         Ok(bytes) => Symbols::parse(&bytes),
@@ -433,43 +340,10 @@ fn hz() -> Option<u64> {
 }
 
 /// Asks for the TCP sockets in no state at all: none, if the kernel can answer.
-fn sock_diag() -> Result<(), String> {
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    const REQUEST_AND_DUMP: u16 = 0x301;
-    const ERROR: u16 = 2;
-    const DONE: u16 = 3;
-    const LEN: usize = 16 + 56;
-    let mut request = [0_u8; LEN];
-    request[0] = LEN as u8;
-    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request[6..8].copy_from_slice(&REQUEST_AND_DUMP.to_ne_bytes());
-    request[16] = AddressFamily::INET.as_raw() as u8;
-    request[17] = libc::IPPROTO_TCP as u8;
-    let exchange = || {
-        let diag = Some(netlink::SOCK_DIAG);
-        let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
-        let socket = socket_with(AddressFamily::NETLINK, kind, flags, diag)?;
-        send(&socket, &request, SendFlags::empty())?;
-        let mut reply = [0_u8; 256];
-        let (len, _) = recv(&socket, &mut reply[..], RecvFlags::DONTWAIT)?;
-        Ok((reply, len))
-    };
-    let (reply, len) = exchange().map_err(|e: io::Error| format!("no sock_diag: {e}"))?;
-    let kind = u16::from_ne_bytes([reply[4], reply[5]]);
-    let error = i32::from_ne_bytes([reply[16], reply[17], reply[18], reply[19]]);
-    match (kind, error) {
-        (DONE, 0) => Ok(()),
-        (DONE | ERROR, e) if len >= 20 => match e.saturating_neg() {
-            libc::ENOENT => Err("kernel without tcp_diag (CONFIG_INET_DIAG)".into()),
-            errno => Err(format!(
-                "sock_diag: {}",
-                io::Error::from_raw_os_error(errno)
-            )),
-        },
-        _ => Err(format!(
-            "sock_diag answered with an unexpected message {kind}"
-        )),
-    }
+fn sock_diag() -> Result<(), DiagError> {
+    // The number of the namespace is for the sockets that are found.
+    let mut diag = Diag::open(0)?;
+    diag.dump(StateSet::EMPTY, &mut |_| ()).map(drop)
 }
 
 fn read(path: &str) -> Option<String> {

@@ -216,7 +216,8 @@ const ROWS: &[Row] = rows! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::btf::{self, Btf, STRUCT};
+    use super::super::btf::{Btf, STRUCT};
+    use super::super::inspect::VMLINUX;
     use super::super::member::tests::Builder;
     use super::*;
 
@@ -243,7 +244,7 @@ mod tests {
     /// The offsets of five kernels were read with bpftool; this checks ours on the running one.
     #[test]
     fn the_running_kernel_has_every_mandatory_field() {
-        let Ok(bytes) = std::fs::read(btf::VMLINUX) else {
+        let Ok(bytes) = std::fs::read(VMLINUX) else {
             return;
         };
         let (layout, absences) = resolve(&Btf::parse(bytes).unwrap()).unwrap();

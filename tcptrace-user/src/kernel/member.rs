@@ -172,6 +172,7 @@ const MAX_VISITED: u32 = 100_000;
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::super::btf::{BtfError, Param};
     use super::*;
@@ -253,6 +254,20 @@ pub(super) mod tests {
             bytes.extend(self.strings);
             bytes
         }
+    }
+
+    /// Bytes with some of them changed: whole, and cut off.
+    pub(in super::super) fn damaged(
+        mut bytes: Vec<u8>,
+        hits: Vec<(Index, u8)>,
+        cut: Index,
+    ) -> [Vec<u8>; 2] {
+        for (at, byte) in hits {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let short = bytes[..cut.index(bytes.len())].to_vec();
+        [bytes, short]
     }
 
     /// A small kernel: an anonymous union, a tagged anonymous member, a bit-field, a tracepoint.
@@ -422,17 +437,10 @@ pub(super) mod tests {
 
         #[test]
         fn no_damage_to_a_good_one_panics(
-            cut in any::<prop::sample::Index>(),
-            hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<Index>(),
+            hits in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..8),
         ) {
-            let mut bytes = sample();
-            for (at, byte) in hits {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-            }
-            ask(bytes.clone());
-            bytes.truncate(cut.index(bytes.len()));
-            ask(bytes);
+            damaged(sample(), hits, cut).into_iter().for_each(ask);
         }
     }
 }

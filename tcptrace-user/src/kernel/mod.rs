@@ -8,10 +8,14 @@ mod cgroup;
 pub(crate) mod facts;
 pub(crate) mod inspect;
 pub(crate) mod kallsyms;
+#[cfg(test)]
+pub(crate) mod known;
 pub(crate) mod layout;
 mod member;
+mod mount;
 pub(crate) mod plan;
 pub(crate) mod probes;
 pub(crate) mod programs;
+mod prototypes;
 pub(crate) mod sysctl;
 pub(crate) mod tracefs;

@@ -213,13 +213,12 @@ pub(crate) fn plan(facts: &Facts, options: &PlanOptions) -> Result<Plan, CannotR
             (None, Some(_)) => Decision::Spare,
             (None, None) => Decision::Chosen,
         };
-        let (mechanism, hooks, cost) = (row.mechanism, row.hooks, row.cost);
         of_event.candidates.push(Candidate {
-            mechanism,
-            hooks,
+            mechanism: row.mechanism,
+            hooks: row.hooks,
             programs: row.programs,
             decision,
-            cost,
+            cost: row.cost,
         });
         events.push(of_event);
     }
@@ -338,9 +337,9 @@ fn why_not(
     {
         return Some("it is no choice where privileges are all that is missing".into());
     }
-    let mut facts_needed = own.iter().chain(row.needs).map(|need| need(facts).clone());
-    if let Some(why) = facts_needed.find_map(|fact| fact.why_not().map(str::to_owned)) {
-        return Some(why);
+    let mut needed = own.iter().chain(row.needs).map(|need| need(facts));
+    if let Some(why) = needed.find_map(Fact::why_not) {
+        return Some(why.to_owned());
     }
     let refused = |(name, why): (&&str, &String)| {
         let needed = row.programs.iter().any(|program| program.may_be(name));

@@ -2,16 +2,10 @@
 
 use super::*;
 use crate::kernel::capability::{Capability, grant};
+use crate::kernel::known::{HOST, KNOWN};
 
-/// What a 6.18 without kprobes and trampolines answered, as root.
 fn host() -> Facts {
-    stored("6_18")
-}
-
-/// What one of [`KERNELS`] answered.
-fn stored(kernel: &str) -> Facts {
-    let (_, facts) = KERNELS.iter().find(|(name, _)| *name == kernel).unwrap();
-    serde_json::from_str(facts).unwrap()
+    HOST.facts()
 }
 
 fn no(why: &str) -> Fact {
@@ -51,19 +45,10 @@ fn told(facts: &Facts, hooks: Option<&[Mechanism]>) -> String {
     text
 }
 
-/// What the kernels answered that the project is tested on, as root.
-const KERNELS: [(&str, &str); 5] = [
-    ("5_10", include_str!("testdata/facts-5.10.json")),
-    ("6_1", include_str!("testdata/facts-6.1.json")),
-    ("6_12", include_str!("testdata/facts-6.12.json")),
-    ("6_18", include_str!("testdata/facts-6.18.json")),
-    ("7_3", include_str!("testdata/facts-7.3.json")),
-];
-
 #[test]
 fn each_known_kernel_has_its_plan() {
-    for (kernel, _) in KERNELS {
-        let facts = stored(kernel);
+    for kernel in &KNOWN {
+        let facts = kernel.facts();
         let chosen = |hooks: &str| {
             let options = match hooks {
                 "" => PlanOptions::default(),
@@ -90,7 +75,7 @@ fn each_known_kernel_has_its_plan() {
             "kprobe,raw_tp,iter,proc,accept=kprobe",
             "tp_btf,raw_tp,tracepoint,iter,proc",
         ];
-        insta::assert_snapshot!(format!("kernel_{kernel}"), plans.map(chosen).concat());
+        insta::assert_snapshot!(kernel.snapshot(), plans.map(chosen).concat());
     }
 }
 
@@ -143,10 +128,10 @@ fn without_btf_sockets_are_polled() {
 /// What a kernel has no use for is not asked of the administrator.
 #[test]
 fn only_kernels_that_lock_memory_take_the_right_to() {
-    let granted = |version| grant(&stored(version), false);
-    assert_eq!(granted("6_18").least, "cap_bpf,cap_perfmon,cap_syslog+ep");
-    assert!(!granted("6_18").all.contains("cap_sys_resource"));
-    let old = grant(&stored("5_10"), true);
+    let granted = grant(&host(), false);
+    assert_eq!(granted.least, "cap_bpf,cap_perfmon,cap_syslog+ep");
+    assert!(!granted.all.contains("cap_sys_resource"));
+    let old = grant(&KNOWN[0].facts(), true);
     let least = "cap_bpf,cap_perfmon,cap_syslog,cap_net_admin,cap_sys_resource+ep";
     assert_eq!(old.least, least);
     assert!(old.all.contains("cap_sys_resource"));

@@ -42,7 +42,7 @@ pub(crate) struct Selection<'a> {
 }
 
 /// A program that the kernel refused.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("program {program}: {why}")]
 pub(crate) struct Refusal {
     /// Its name.
@@ -142,25 +142,9 @@ impl Probes {
     fn attach(&mut self, selection: &Selection<'_>, btf: &Btf) -> Result<(), LoadError> {
         let mut cgroup = None;
         for attachment in &selection.programs {
-            let name = attachment.program;
-            let attached = match attachment.on {
-                On::TpBtf(event) => self.tp_btf(name, event, btf),
-                On::RawTp(event) => self.raw_tp(name, event),
-                On::Tracepoint(category, events) => {
-                    self.tracepoint(name, selection.tracefs, category, events)
-                }
-                On::Fentry(function) => self.fentry(name, function, btf),
-                On::Fexit(function) => self.fexit(name, function, btf),
-                On::Kprobe(function) => self.kprobe(name, function),
-                On::Iter(target) => self.iter(name, target, btf),
-                On::SockCreate | On::SockOps => match open_once(&mut cgroup) {
-                    Ok(root) => self.on_cgroup(name, attachment.on, root),
-                    Err(e) => Err(refusal_because(name, &format!("no root cgroup: {e}"))),
-                },
-            };
-            match attached {
+            match self.attach_one(attachment, selection.tracefs, btf, &mut cgroup) {
                 Ok(()) if attachment.skipped != Skipped::Nothing => {
-                    self.counted.push((name, attachment.skipped));
+                    self.counted.push((attachment.program, attachment.skipped));
                 }
                 Ok(()) => {}
                 Err(refusal) if attachment.required => return Err(refusal.into()),
@@ -170,66 +154,60 @@ impl Probes {
         Ok(())
     }
 
-    fn tp_btf(&mut self, name: &'static str, event: &str, btf: &Btf) -> Result<(), Refusal> {
-        let program: &mut BtfTracePoint = self.program(name)?;
-        program
-            .load(event, btf)
-            .and_then(|()| program.attach())
-            .map_err(|e| refusal(name, &e))?;
-        Ok(())
-    }
-
-    fn raw_tp(&mut self, name: &'static str, event: &str) -> Result<(), Refusal> {
-        let program: &mut RawTracePoint = self.program(name)?;
-        program
-            .load()
-            .and_then(|()| program.attach(event))
-            .map_err(|e| refusal(name, &e))?;
-        Ok(())
-    }
-
-    fn fentry(&mut self, name: &'static str, function: &str, btf: &Btf) -> Result<(), Refusal> {
-        let program: &mut FEntry = self.program(name)?;
-        program
-            .load(function, btf)
-            .and_then(|()| program.attach())
-            .map_err(|e| refusal(name, &e))?;
-        Ok(())
-    }
-
-    fn fexit(&mut self, name: &'static str, function: &str, btf: &Btf) -> Result<(), Refusal> {
-        let program: &mut FExit = self.program(name)?;
-        program
-            .load(function, btf)
-            .and_then(|()| program.attach())
-            .map_err(|e| refusal(name, &e))?;
-        Ok(())
-    }
-
-    fn kprobe(&mut self, name: &'static str, function: &str) -> Result<(), Refusal> {
-        let program: &mut KProbe = self.program(name)?;
-        program
-            .load()
-            .and_then(|()| program.attach(function, 0))
-            .map_err(|e| refusal(name, &e))?;
-        Ok(())
-    }
-
-    fn on_cgroup(&mut self, name: &'static str, on: On, root: &OwnedFd) -> Result<(), Refusal> {
+    fn attach_one(
+        &mut self,
+        attachment: &Attachment,
+        tracefs: Option<&Tracefs>,
+        btf: &Btf,
+        cgroup: &mut Option<OwnedFd>,
+    ) -> Result<(), Refusal> {
         // A link leaves others' programs there in peace, and takes no flag for it.
-        const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-        let attached = match on {
-            On::SockCreate => {
-                let program: &mut CgroupSock = self.program(name)?;
-                program
-                    .load()
-                    .and_then(|()| program.attach(root, MODE).map(drop))
+        const ON_CGROUP: CgroupAttachMode = CgroupAttachMode::Single;
+        let name = attachment.program;
+        let attached = match attachment.on {
+            On::TpBtf(event) => {
+                let program: &mut BtfTracePoint = self.program(name)?;
+                let loaded = program.load(event, btf);
+                loaded.and_then(|()| program.attach().map(drop))
             }
-            _ => {
+            On::RawTp(event) => {
+                let program: &mut RawTracePoint = self.program(name)?;
+                let loaded = program.load();
+                loaded.and_then(|()| program.attach(event).map(drop))
+            }
+            On::Tracepoint(category, events) => {
+                return self.tracepoint(name, tracefs, category, events);
+            }
+            On::Fentry(function) => {
+                let program: &mut FEntry = self.program(name)?;
+                let loaded = program.load(function, btf);
+                loaded.and_then(|()| program.attach().map(drop))
+            }
+            On::Fexit(function) => {
+                let program: &mut FExit = self.program(name)?;
+                let loaded = program.load(function, btf);
+                loaded.and_then(|()| program.attach().map(drop))
+            }
+            On::Kprobe(function) => {
+                let program: &mut KProbe = self.program(name)?;
+                let loaded = program.load();
+                loaded.and_then(|()| program.attach(function, 0).map(drop))
+            }
+            On::SockCreate => {
+                let root = open_once(cgroup, name)?;
+                let program: &mut CgroupSock = self.program(name)?;
+                let loaded = program.load();
+                loaded.and_then(|()| program.attach(root, ON_CGROUP).map(drop))
+            }
+            On::SockOps => {
+                let root = open_once(cgroup, name)?;
                 let program: &mut SockOps = self.program(name)?;
-                program
-                    .load()
-                    .and_then(|()| program.attach(root, MODE).map(drop))
+                let loaded = program.load();
+                loaded.and_then(|()| program.attach(root, ON_CGROUP).map(drop))
+            }
+            On::Iter(target) => {
+                let program: &mut Iter = self.program(name)?;
+                program.load(target, btf)
             }
         };
         attached.map_err(|e| refusal(name, &e))
@@ -257,11 +235,6 @@ impl Probes {
             self.perf_events.push(event);
         }
         Ok(())
-    }
-
-    fn iter(&mut self, name: &'static str, target: &str, btf: &Btf) -> Result<(), Refusal> {
-        let program: &mut Iter = self.program(name)?;
-        program.load(target, btf).map_err(|e| refusal(name, &e))
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, Refusal>
@@ -440,10 +413,19 @@ impl Probes {
     }
 }
 
-fn open_once(slot: &mut Option<OwnedFd>) -> io::Result<&OwnedFd> {
+/// The root of the cgroups, opened by the first program that hangs on it.
+fn open_once<'a>(
+    slot: &'a mut Option<OwnedFd>,
+    program: &'static str,
+) -> Result<&'a OwnedFd, Refusal> {
     match slot {
         Some(root) => Ok(root),
-        None => Ok(slot.insert(cgroup::root()?)),
+        None => {
+            let root = cgroup::root();
+            let root =
+                root.map_err(|e| refusal_because(program, &format!("no root cgroup: {e}")))?;
+            Ok(slot.insert(root))
+        }
     }
 }
 

@@ -151,7 +151,7 @@ pub(super) const MINI_TIMERS_AND_SEGMENTS: &[Attachment] = &[
     unimportant("mini_segment", On::TpBtf("kfree_skb")),
 ];
 
-/// The map of minisockets is kept for this one: [`super::programs::notes_fin_wait2`].
+/// The map of minisockets is kept for this one: [`notes_fin_wait2`].
 pub(super) const MINI_TIMERS_AND_DROPS: &[Attachment] = &[
     MINI_TIMERS[0],
     MINI_TIMERS[1],

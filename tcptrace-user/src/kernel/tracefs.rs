@@ -5,10 +5,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, openat};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use thiserror::Error;
 
-use super::bpf;
+use super::{bpf, mount};
 
 /// An open tracefs.
 #[derive(Debug)]
@@ -37,8 +36,7 @@ pub(crate) enum TracefsError {
 }
 
 impl Tracefs {
-    /// Opens the mounted one, else mounts one that only this descriptor sees (5.2 and later):
-    /// the system's mounts are not touched.
+    /// Opens the mounted one, else one that only this descriptor sees.
     ///
     /// # Errors
     /// When neither works.
@@ -61,7 +59,7 @@ impl Tracefs {
                 }
             }
         }
-        match mount_detached() {
+        match mount::detached("tracefs") {
             Ok(root) => Ok(Tracefs { root }),
             Err(e) => Err(closed.unwrap_or(TracefsError::NotMounted(e))),
         }
@@ -102,13 +100,3 @@ impl Tracefs {
 }
 
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-
-fn mount_detached() -> io::Result<OwnedFd> {
-    let context = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(&context)?;
-    Ok(fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )?)
-}

@@ -6,5 +6,6 @@
 mod dump;
 mod parse;
 mod request;
+mod wire;
 
 pub(crate) use dump::{Diag, DiagError};

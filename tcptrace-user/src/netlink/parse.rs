@@ -9,7 +9,7 @@ use tcptrace_core::time::Mono;
 use tcptrace_core::tuple::Tuple;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::request::{Header, SOCK_DIAG_BY_FAMILY, SockId};
+use super::wire::{Header, SOCK_DIAG_BY_FAMILY, SockId};
 
 /// `NLM_F_DUMP_INTR`: the dump is not consistent.
 const DUMP_INTERRUPTED: u16 = 0x10;

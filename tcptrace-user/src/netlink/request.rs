@@ -7,8 +7,7 @@ use tcptrace_core::state::{StateSet, TcpState};
 use tcptrace_core::tuple::Tuple;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: type of our requests and of the answers.
-pub(crate) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+use super::wire::{Header, SOCK_DIAG_BY_FAMILY, SockId};
 
 /// `NLM_F_REQUEST`.
 const REQUEST: u16 = 0x1;
@@ -17,40 +16,6 @@ const DUMP: u16 = 0x300;
 /// `1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_SKMEMINFO - 1)`: send `struct tcp_info`, and what
 /// the socket dropped. The cgroup id and the shutdown bits come without being asked for.
 const WANTED: u8 = 1 << 1 | 1 << 6;
-
-/// `struct nlmsghdr`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct Header {
-    /// Bytes of the message, this header included.
-    pub(crate) len: u32,
-    /// The type.
-    pub(crate) kind: u16,
-    /// `NLM_F_*`.
-    pub(crate) flags: u16,
-    /// Sequence number: of an answer, that of the request.
-    pub(crate) seq: u32,
-    /// Netlink port of the sender; 0 the kernel.
-    pub(crate) port: u32,
-}
-
-/// `struct inet_diag_sockid`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub(crate) struct SockId {
-    /// Local port, big-endian.
-    pub(crate) sport: [u8; 2],
-    /// Remote port, big-endian.
-    pub(crate) dport: [u8; 2],
-    /// Local address; IPv4 in the first four bytes.
-    pub(crate) src: [u8; 16],
-    /// Remote address.
-    pub(crate) dst: [u8; 16],
-    /// Interface that the socket is bound to, 0 none.
-    pub(crate) interface: u32,
-    /// The cookie: low half, high half.
-    pub(crate) cookie: [u32; 2],
-}
 
 /// `struct inet_diag_req_v2` behind its netlink header.
 #[repr(C)]

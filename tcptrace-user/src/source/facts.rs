@@ -74,15 +74,14 @@ pub(crate) fn look_up(wanted: &[Wanted]) -> Vec<SocketSnapshot> {
             .or_default()
             .push(one);
     }
-    let namespaces = match netns::own() {
-        // Going through all processes for the others is dear, and seldom needed.
-        Ok(own) if by_netns.keys().all(|inode| *inode == own.inode) => vec![own],
-        _ => netns::all()
-            .map(|found| found.namespaces)
-            .unwrap_or_default(),
-    };
     let mut sockets = Vec::new();
-    for namespace in namespaces {
+    let inodes: Vec<u32> = by_netns.keys().copied().collect();
+    // None would mean all.
+    if inodes.is_empty() {
+        return sockets;
+    }
+    let found = netns::wanted(&inodes).map(|found| found.namespaces);
+    for namespace in found.unwrap_or_default() {
         let Some(here) = by_netns.get(&namespace.inode) else {
             continue;
         };

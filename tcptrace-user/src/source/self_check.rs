@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tcptrace_common::config::Config;
 use tcptrace_common::event::{STATE_LAST_FPUT, STATE_NO_SOCKET};
-use tcptrace_core::cause::Cause;
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::input::{Event, EventBody};
 use tcptrace_core::state::{StateSet, TcpState};
@@ -51,10 +50,7 @@ pub(crate) fn run(
     if plan.mode == Mode::Netlink {
         return Err("self-check: the kernel refused every program for state changes".into());
     }
-    let decoder = Decoder {
-        hz: kernel.facts.hz.unwrap_or(250),
-        mini_death: Box::new(|_, _| Cause::Unknown),
-    };
+    let decoder = start::decoder(kernel.facts.hz, None);
     let made = Made::connect().map_err(|e| format!("self-check: no loopback connection: {e}"))?;
     let mut seen = Seen::default();
     let began = Instant::now();

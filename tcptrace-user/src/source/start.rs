@@ -1,5 +1,7 @@
 //! From a plan to a running source.
 
+use std::slice;
+
 use tcptrace_common::config::{Config, FLAG_NOTE_FIN_WAIT2};
 use tcptrace_common::layout::Layout;
 use tcptrace_core::cause::Cause;
@@ -9,6 +11,7 @@ use tcptrace_core::state::{StateSet, TcpState};
 use crate::embed::OBJECT;
 use crate::error::CannotRun;
 use crate::kernel::inspect::Kernel;
+use crate::kernel::kallsyms::Symbols;
 use crate::kernel::plan::{self, Event, Plan, PlanOptions};
 use crate::kernel::probes::{LoadError, Probes, Selection};
 use crate::kernel::programs;
@@ -43,15 +46,14 @@ pub(crate) fn start(
 ) -> anyhow::Result<(Plan, Probes)> {
     let mut asked = asked.clone();
     loop {
-        let (refused, loaded) = match load(kernel, &plan, scope) {
-            Ok(probes) => (probes.refusals().to_vec(), Ok(probes)),
-            Err(LoadError::Refused(refusal)) => {
-                (vec![refusal.clone()], Err(LoadError::Refused(refusal)))
-            }
-            Err(error) => return Err(cannot_load(error)),
+        let loaded = load(kernel, &plan, scope);
+        let refused = match &loaded {
+            Ok(probes) => probes.refusals(),
+            Err(LoadError::Refused(refusal)) => slice::from_ref(refusal),
+            Err(_) => &[],
         };
         let known = asked.refused.len();
-        let refused = refused.into_iter().map(|r| (r.program, r.why));
+        let refused = refused.iter().map(|r| (r.program, r.why.clone()));
         asked.refused.extend(refused);
         let next = match asked.refused.len() > known {
             true => plan::plan(&kernel.facts, &asked).ok(),
@@ -104,11 +106,11 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
     Probes::load(OBJECT, &selection)
 }
 
-/// How the records of these programs are read.
-pub(crate) fn decoder(kernel: &mut Kernel) -> Decoder {
-    let symbols = kernel.symbols.take();
+/// How the records of the programs are read. Without symbols nothing is said of why minisockets
+/// died early.
+pub(crate) fn decoder(hz: Option<u64>, symbols: Option<Symbols>) -> Decoder {
     Decoder {
-        hz: kernel.facts.hz.unwrap_or(250),
+        hz: hz.unwrap_or(250),
         mini_death: Box::new(move |stack, substate| {
             symbols
                 .as_ref()

@@ -21,10 +21,11 @@ const SUITES: &[(&str, bool)] = &[
     ("trixie-backports", false),
 ];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// The mirrors where the machine names none, main and security.
-const MIRRORS: [&str; 2] = [
-    "http://deb.debian.org/debian",
-    "http://deb.debian.org/debian-security",
+/// How the mirrors' addresses end, main and security, and which they are where the machine names
+/// none.
+const MIRRORS: [(&str, &str); 2] = [
+    ("/debian", "http://deb.debian.org/debian"),
+    ("/debian-security", "http://deb.debian.org/debian-security"),
 ];
 /// An index of yesterday is not asked.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
@@ -184,10 +185,7 @@ fn mirrors(configuration: &Path) -> [String; 2] {
         .iter()
         .map(|f| fs::read_to_string(f).unwrap_or_default());
     let text: String = texts.collect();
-    ["/debian", "/debian-security"].map(|end| {
-        let (_, default) = MIRRORS.map(|m| (m.ends_with(end), m))[usize::from(end != "/debian")];
-        mirror(&text, end).unwrap_or_else(|| default.to_owned())
-    })
+    MIRRORS.map(|(end, default)| mirror(&text, end).unwrap_or_else(|| default.to_owned()))
 }
 
 /// The first address in `deb` lines and `URIs:` fields with that end.

@@ -1,16 +1,15 @@
-//! Boots a guest in qemu and hears what it says.
+//! Boots a guest in qemu and reads what it said.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::frames::Frames;
 use super::kernels::Kernel;
+use crate::process;
 
 /// How processors are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +110,7 @@ pub(crate) fn boot(
     limit: Duration,
 ) -> Result<Outcome> {
     let console = results.join("console.txt");
+    let output = results.join("output.txt");
     let errors = results.join("qemu.txt");
     let mut command = qemu();
     command
@@ -129,33 +129,20 @@ pub(crate) fn boot(
         ])
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
-        .args(["-serial", "stdio"])
+        .arg("-serial")
+        .arg(format!("file:{}", output.display()))
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(File::create(&errors)?);
     let start = Instant::now();
     let mut child = command.spawn().context("cannot start qemu")?;
-    let mut output = child.stdout.take().context("stdout is piped")?;
-    let mut copy = File::create(results.join("output.txt"))?;
-    let reader = thread::spawn(move || -> Result<Frames> {
-        let mut frames = Frames::default();
-        let mut buffer = [0; 8192];
-        loop {
-            let length = output.read(&mut buffer)?;
-            if length == 0 {
-                frames.finish();
-                return Ok(frames);
-            }
-            copy.write_all(&buffer[..length])?;
-            frames.read(&buffer[..length]);
-        }
-    });
-    let hung = !ends_within(&mut child, limit)?;
+    let hung = process::wait(&mut child, limit)?.is_none();
+    if hung {
+        child.kill()?;
+        child.wait()?;
+    }
     let elapsed = start.elapsed();
-    let frames = match reader.join() {
-        Ok(frames) => frames?,
-        Err(panic) => std::panic::resume_unwind(panic),
-    };
+    let frames = Frames::of(&fs::read(&output)?);
     let said = String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
     let fault = match (frames.done, hung) {
         (true, false) => None,
@@ -174,20 +161,6 @@ pub(crate) fn boot(
         complaints: complaints(&said),
         elapsed,
     })
-}
-
-/// Whether it ended by itself; if not, it is killed.
-fn ends_within(child: &mut Child, limit: Duration) -> Result<bool> {
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        if child.try_wait()?.is_some() {
-            return Ok(true);
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    child.kill()?;
-    child.wait()?;
-    Ok(false)
 }
 
 /// The lines after the beginning of the tests in which the kernel says that something is wrong

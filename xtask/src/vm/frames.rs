@@ -32,70 +32,46 @@ pub(crate) struct Frames {
     pub(crate) frames: Vec<Frame>,
     /// Whether init came to its end.
     pub(crate) done: bool,
-    open: bool,
-    line: Vec<u8>,
 }
 
 impl Frames {
-    /// Takes the next piece of output; lines may be split anywhere.
-    pub(crate) fn read(&mut self, piece: &[u8]) {
-        for byte in piece {
-            match byte {
-                b'\n' => {
-                    let line = String::from_utf8_lossy(&self.line).into_owned();
-                    self.line.clear();
-                    self.read_line(&line);
+    /// Reads the output of a guest; its last line may have no end.
+    pub(crate) fn of(said: &[u8]) -> Frames {
+        // Without what a terminal puts before a newline.
+        let said = String::from_utf8_lossy(said).replace('\r', "");
+        let mut frames = Frames::default();
+        let mut open = false;
+        for line in said.split_inclusive('\n') {
+            let whole = line.strip_suffix('\n');
+            let words = whole.and_then(|line| line.strip_prefix(MARK));
+            let words = words.map(|words| words.split(' ').collect::<Vec<_>>());
+            match (words.as_deref(), frames.frames.last_mut()) {
+                (Some(["begin", name, at]), _) => {
+                    frames.frames.push(Frame {
+                        name: (*name).to_owned(),
+                        code: None,
+                        seconds: -seconds(at),
+                        output: String::new(),
+                        report: Report::default(),
+                    });
+                    open = true;
                 }
-                // What a terminal puts before a newline.
-                b'\r' => {}
-                byte => self.line.push(*byte),
+                (Some(["end", name, code, at]), last) => {
+                    if let Some(frame) = last.filter(|frame| frame.name == *name) {
+                        frame.code = code.parse().ok();
+                        frame.seconds += seconds(at);
+                    }
+                    open = false;
+                }
+                (Some(["done"]), _) => frames.done = true,
+                (_, Some(frame)) if open => frame.output.push_str(line),
+                _ => {}
             }
         }
-    }
-
-    /// Takes the last line, which may have no end.
-    pub(crate) fn finish(&mut self) {
-        let line = String::from_utf8_lossy(&self.line).into_owned();
-        if let Some(frame) = self.frames.last_mut().filter(|_| self.open) {
-            frame.output.push_str(&line);
-            frame.report.read(line.as_bytes());
+        for frame in &mut frames.frames {
+            frame.report.read(frame.output.as_bytes());
         }
-        self.line.clear();
-    }
-
-    fn read_line(&mut self, line: &str) {
-        let words = line
-            .strip_prefix(MARK)
-            .map(|rest| rest.split(' ').collect::<Vec<_>>());
-        match words.as_deref() {
-            Some(["begin", name, at]) => {
-                self.frames.push(Frame {
-                    name: (*name).to_owned(),
-                    code: None,
-                    seconds: -seconds(at),
-                    output: String::new(),
-                    report: Report::default(),
-                });
-                self.open = true;
-            }
-            Some(["end", name, code, at]) => {
-                let ended = self.frames.last_mut().filter(|frame| frame.name == *name);
-                if let Some(frame) = ended {
-                    frame.code = code.parse().ok();
-                    frame.seconds += seconds(at);
-                }
-                self.open = false;
-            }
-            Some(["done"]) => self.done = true,
-            _ => {
-                if let Some(frame) = self.frames.last_mut().filter(|_| self.open) {
-                    frame.output.push_str(line);
-                    frame.output.push('\n');
-                    frame.report.read(line.as_bytes());
-                    frame.report.read(b"\n");
-                }
-            }
-        }
+        frames
     }
 }
 
@@ -114,24 +90,18 @@ mod tests {
         @@tcptrace end owners 101 9.25\r\n@@tcptrace begin states 9.25\r\ntest c ... ";
 
     #[test]
-    fn frames_come_out_however_the_output_is_cut() {
-        for size in [1, 7, SAID.len()] {
-            let mut said = Frames::default();
-            for piece in SAID.as_bytes().chunks(size) {
-                said.read(piece);
-            }
-            said.finish();
-            let [doctor, owners, states] = &said.frames[..] else {
-                panic!("{said:?}");
-            };
-            assert_eq!((doctor.code, doctor.seconds), (Some(3), 1.5));
-            assert_eq!(doctor.output, "{}\n\n");
-            assert_eq!((owners.code, owners.seconds), (Some(101), 5.25));
-            assert_eq!((owners.report.passed, owners.failed()), (1, 1));
-            assert_eq!(owners.report.failures, ["b"]);
-            assert_eq!((states.code, states.failed()), (None, 1));
-            assert_eq!(states.report.unfinished().as_deref(), Some("c"));
-            assert!(!said.done);
-        }
+    fn frames_come_out_of_the_output() {
+        let said = Frames::of(SAID.as_bytes());
+        let [doctor, owners, states] = &said.frames[..] else {
+            panic!("{said:?}");
+        };
+        assert_eq!((doctor.code, doctor.seconds), (Some(3), 1.5));
+        assert_eq!(doctor.output, "{}\n\n");
+        assert_eq!((owners.code, owners.seconds), (Some(101), 5.25));
+        assert_eq!((owners.report.passed, owners.failed()), (1, 1));
+        assert_eq!(owners.report.failures, ["b"]);
+        assert_eq!((states.code, states.failed()), (None, 1));
+        assert_eq!(states.report.unfinished().as_deref(), Some("c"));
+        assert!(!said.done);
     }
 }

@@ -189,16 +189,13 @@ mod tests {
     use crate::vm::frames::Frames;
 
     fn run(said: &str, fault: Option<&str>) -> Run {
-        let mut frames = Frames::default();
-        frames.read(said.as_bytes());
-        frames.finish();
         Run {
             kernel: "6.1".to_owned(),
             chain: "fentry",
             version: "linux 6.1.176-1".to_owned(),
             suites: vec!["states".to_owned(), "loss".to_owned()],
             outcome: Ok(Outcome {
-                frames,
+                frames: Frames::of(said.as_bytes()),
                 fault: fault.map(str::to_owned),
                 complaints: Vec::new(),
                 elapsed: Duration::from_secs(9),
