@@ -47,15 +47,6 @@ fn strict() -> bool {
 /// The answer of a skip rule.
 pub type Need = Result<(), String>;
 
-/// Mode netlink sees in time what lingers. An open defect on 5.10, where it is listed as left out.
-pub fn timely_polls() -> Need {
-    let without = std::env::var("TCPTRACE_WITHOUT").unwrap_or_default();
-    match without.split(',').any(|known| known == "timely_polls") {
-        true => Err("polling misses changes on this kernel: an open defect".to_owned()),
-        false => Ok(()),
-    }
-}
-
 /// Effective user 0.
 pub fn root() -> Need {
     match rustix::process::geteuid().is_root() {

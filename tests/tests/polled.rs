@@ -119,20 +119,26 @@ fn an_orphans_time_in_fin_wait2_is_bracketed() {
 /// Shorter than a poll: at most that long, and never 0.
 #[test]
 fn what_is_too_short_to_be_measured_is_not_0() {
-    require!(root, tracer, timely_polls);
+    require!(root, tracer);
     let lab = Lab::new();
     let watch = polled(
         &lab,
         &["--interval", "1s", "-s", "close_wait", "--min-age", "0"],
     );
-    // Of many short stays some meet a poll, sooner or later.
-    let mut stays = 0;
-    until(Duration::from_secs(60), "a stay that was seen", || {
+    let stay = || {
         let mut conn = lab.connect();
         conn.client.act("close C");
         conn.server.act("wait S 8");
+        conn
+    };
+    // Each begins before the one before it ends, so that every poll meets one. With pauses between
+    // them, stays and polls that share a processor can fall into step, and all polls into pauses.
+    let mut conn = stay();
+    let mut stays = 0;
+    until(Duration::from_secs(60), "a stay that was seen", || {
+        let mut before = std::mem::replace(&mut conn, stay());
         std::thread::sleep(Duration::from_millis(100));
-        conn.server.act("close S");
+        before.server.act("close S");
         stays += 1;
         let seen = watch.events().iter().any(|e| e.kind() == "resolved");
         (seen && stays >= 20).then_some(())
