@@ -54,14 +54,6 @@ fn is_left_out(need: &str) -> bool {
 /// The answer of a skip rule.
 pub type Need = Result<(), String>;
 
-/// Mode netlink sees in time what lingers. An open defect on 5.10, where it is listed as left out.
-pub fn timely_polls() -> Need {
-    match is_left_out("timely_polls") {
-        true => Err("polling misses changes on this kernel: an open defect".to_owned()),
-        false => Ok(()),
-    }
-}
-
 /// Effective user 0.
 pub fn root() -> Need {
     match rustix::process::geteuid().is_root() {

@@ -122,9 +122,8 @@ impl Kernel {
     /// What tests may need and this kernel is known not to have, by the tests' names for it.
     pub(crate) fn lacks(&self) -> &'static [&'static str] {
         match self.is("5.10") {
-            // MPTCP is not built in, and SOCK_DESTROY of minisockets came later. What mode netlink
-            // misses there is an open defect: the table tells it as left out.
-            true => &["mptcp", "sock_destroy_mini", "timely_polls"],
+            // MPTCP is not built in, and SOCK_DESTROY of minisockets came later.
+            true => &["mptcp", "sock_destroy_mini"],
             false => &[],
         }
     }
