@@ -92,10 +92,6 @@ pub(crate) fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let (suites, filters) = select(&options.test, suite.names());
 
     let machine = Machine::choose(options.kvm, options.processors);
-    let chains = match options.hooks.is_empty() {
-        true => Chain::value_variants(),
-        false => &options.hooks,
-    };
     let mut variables = Vec::new();
     if !matches!(machine, Machine::Kvm { .. }) {
         variables.push(("TCPTRACE_TEST_SCALE", EMULATED_SCALE.to_owned()));
@@ -114,6 +110,10 @@ pub(crate) fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
                 filters: filters.clone(),
                 variables: variables.clone(),
             }
+        };
+        let chains = match options.hooks.is_empty() {
+            true => Chain::usual(&name),
+            false => options.hooks.clone(),
         };
         let guest = |(number, chain)| (name.clone(), kernel.clone(), job(number, chain));
         chains.iter().enumerate().map(guest).collect::<Vec<_>>()

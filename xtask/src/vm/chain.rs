@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use super::kernels::Series;
+
 /// A choice of mechanisms, as kernels and administrators leave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Chain {
@@ -11,6 +13,8 @@ pub(crate) enum Chain {
     Kprobe,
     /// No functions, only tracepoints
     Tracepoint,
+    /// As fentry, run by nobody with the capabilities that doctor names and no other
+    Nobody,
 }
 
 impl Chain {
@@ -19,7 +23,7 @@ impl Chain {
     /// others.
     pub(crate) fn hooks(self) -> &'static str {
         match self {
-            Chain::Fentry => "fentry,tp_btf,raw_tp,iter,proc",
+            Chain::Fentry | Chain::Nobody => "fentry,tp_btf,raw_tp,iter,proc",
             Chain::Kprobe => "kprobe,raw_tp,iter,proc,accept=kprobe",
             Chain::Tracepoint => "tp_btf,raw_tp,tracepoint,iter,proc",
         }
@@ -30,6 +34,27 @@ impl Chain {
             Chain::Fentry => "fentry",
             Chain::Kprobe => "kprobe",
             Chain::Tracepoint => "tracepoint",
+            Chain::Nobody => "nobody",
         }
+    }
+
+    /// What the tests run as the tracer: init makes a script that gives up all but what doctor
+    /// names.
+    pub(crate) fn tracer(self) -> &'static str {
+        match self {
+            Chain::Nobody => "/bin/tcptrace-as-nobody",
+            _ => "/bin/tcptrace",
+        }
+    }
+
+    /// Those that are run on a kernel where none is asked for. One kernel is enough to see that
+    /// the capabilities are: which are there, and what they allow, has not changed since 5.9.
+    pub(crate) fn usual(kernel: &str) -> Vec<Chain> {
+        let usual = |chain: &&Chain| **chain != Chain::Nobody || kernel == Series::V6_12.name();
+        Chain::value_variants()
+            .iter()
+            .filter(usual)
+            .copied()
+            .collect()
     }
 }

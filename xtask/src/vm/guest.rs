@@ -148,7 +148,7 @@ impl Job {
     /// An archive to follow the first file system: the kernel unpacks one after the other.
     pub(crate) fn to_cpio(&self, lacking: &[&str]) -> Vec<u8> {
         let mut variables = vec![
-            ("TCPTRACE_BIN", "/bin/tcptrace".to_owned()),
+            ("TCPTRACE_BIN", self.chain.tracer().to_owned()),
             ("TCPTRACE_WORKLOAD", "/bin/workload".to_owned()),
             ("TCPTRACE_REQUIRE", "all".to_owned()),
             ("TCPTRACE_WITHOUT", lacking.join(",")),
