@@ -30,6 +30,7 @@ const FIRST: &[&str] = &["harness", "contract"];
 pub(crate) struct Suite {
     tracer: PathBuf,
     workload: PathBuf,
+    verifier: PathBuf,
     /// The test binaries by name.
     binaries: BTreeMap<String, PathBuf>,
 }
@@ -56,12 +57,14 @@ impl Suite {
         let mut suite = Self {
             tracer: workspace.target.join(TARGET).join("release/tcptrace"),
             workload: PathBuf::new(),
+            verifier: PathBuf::new(),
             binaries: BTreeMap::new(),
         };
         for message in String::from_utf8(output.stdout)?.lines() {
             suite.add(message)?;
         }
         ensure!(suite.workload.exists(), "cargo told of no workload");
+        ensure!(suite.verifier.exists(), "cargo told of no verifier");
         Ok(suite)
     }
 
@@ -78,6 +81,7 @@ impl Suite {
                 self.binaries.insert(name.to_owned(), executable.into());
             }
             ("bin", "workload", false) => self.workload = executable.into(),
+            ("bin", "verifier", false) => self.verifier = executable.into(),
             _ => {}
         }
         Ok(())
@@ -120,6 +124,7 @@ impl Suite {
 
         tree.copy("bin/tcptrace", &self.tracer)?;
         tree.copy("bin/workload", &self.workload)?;
+        tree.copy("bin/verifier", &self.verifier)?;
         for (name, file) in &self.binaries {
             tree.copy(&format!("suite/{name}"), file)?;
         }
@@ -201,6 +206,7 @@ mod tests {
         let mut suite = Suite {
             tracer: PathBuf::new(),
             workload: PathBuf::new(),
+            verifier: PathBuf::new(),
             binaries: BTreeMap::new(),
         };
         for (kind, name, test) in [

@@ -59,7 +59,9 @@ END
 . /job
 as_nobody
 frame uname uname -a
-frame doctor tcptrace doctor ${TCPTRACE_HOOKS:+--hooks "$TCPTRACE_HOOKS"} --json
+frame doctor verifier /tmp/verifier \
+    tcptrace doctor ${TCPTRACE_HOOKS:+--hooks "$TCPTRACE_HOOKS"} --json
+frame verifier cat /tmp/verifier
 frame probe tcptrace watch ${TCPTRACE_HOOKS:+--hooks "$TCPTRACE_HOOKS"} --duration 1s --json
 # What the kernel complains about from here on is our doing.
 echo "<3>tcptrace: the tests begin" >/dev/kmsg

@@ -38,6 +38,11 @@ impl Run {
         self.frame("doctor").map(|frame| frame.output.trim())
     }
 
+    /// What the verifier made of each program that doctor loaded: name, instructions, stack.
+    pub(crate) fn verifier(&self) -> Option<&str> {
+        self.frame("verifier").map(|frame| frame.output.trim())
+    }
+
     fn tests(&self) -> impl Iterator<Item = &Frame> {
         let is_test = |frame: &&Frame| self.suites.contains(&frame.name);
         self.frames().iter().filter(is_test)

@@ -1,5 +1,5 @@
-//! How many instructions the verifier goes through for each program on each kernel: a reviewed
-//! list, so that growth is seen. The verifier's limit is a million.
+//! What the verifier makes of each program on each kernel: a reviewed list, so that growth is seen.
+//! Its limits are a million instructions and 512 bytes of stack.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,19 +11,34 @@ use super::results::Run;
 use crate::workspace::Workspace;
 
 const LIST: &str = "xtask/verifier.txt";
-const HEAD: &str = "# Instructions that the verifier goes through: kernel, program, number.\n\
-                    # `cargo xtask vm --bless` writes it; before 5.16 the kernel does not tell.\n";
+const HEAD: &str = "# What the verifier makes of the programs: kernel, program, instructions that it goes\n\
+                    # through (of 1,000,000), bytes of stack (of 512).\n\
+                    # `cargo xtask vm --bless` writes it.\n";
+
+/// How long a program's name can be in the kernel.
+const KERNEL_NAME: usize = 15;
+
+/// What a program takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cost {
+    instructions: u64,
+    stack: u64,
+}
 
 /// By kernel and program.
-type Counts = BTreeMap<(String, String), u64>;
+type Costs = BTreeMap<(String, String), Cost>;
 
 /// Writes what these runs saw into the list, which keeps what they did not see.
 pub(crate) fn bless(workspace: &Workspace, runs: &[Run]) -> Result<()> {
-    let mut counts = reviewed(workspace)?;
-    counts.extend(seen(runs));
-    let lines = counts
-        .iter()
-        .map(|((kernel, program), count)| format!("{kernel:<5} {program:<22} {count:>7}\n"));
+    let mut costs = reviewed(workspace)?;
+    costs.extend(seen(runs));
+    let lines = costs.iter().map(|((kernel, program), cost)| {
+        let Cost {
+            instructions,
+            stack,
+        } = cost;
+        format!("{kernel:<5} {program:<22} {instructions:>7} {stack:>4}\n")
+    });
     let text: String = std::iter::once(HEAD.to_owned()).chain(lines).collect();
     fs::write(workspace.root.join(LIST), text).context(LIST)
 }
@@ -34,49 +49,75 @@ pub(crate) fn grown(workspace: &Workspace, runs: &[Run]) -> Result<Vec<String>> 
 }
 
 /// Other compilers and other builds of a kernel differ a little: a tenth is not growth.
-fn compare(reviewed: &Counts, seen: &Counts) -> Vec<String> {
+fn compare(reviewed: &Costs, seen: &Costs) -> Vec<String> {
     let mut grown = Vec::new();
-    for (key @ (kernel, program), count) in seen {
-        let least = reviewed.get(key).copied();
-        if least.is_none_or(|least| *count > least + least / 10) {
-            let before = least.map_or("none".to_owned(), |n| n.to_string());
-            grown.push(format!(
-                "{kernel} {program}: the verifier goes through {count} instructions, {before} \
-                 were reviewed; `cargo xtask vm --bless` takes it over"
-            ));
+    for (key @ (kernel, program), cost) in seen {
+        let known = reviewed.get(key);
+        for (what, count, least) in [
+            (
+                "instructions",
+                cost.instructions,
+                known.map(|k| k.instructions),
+            ),
+            ("bytes of stack", cost.stack, known.map(|k| k.stack)),
+        ] {
+            if least.is_none_or(|least| count > least + least / 10) {
+                let before = least.map_or("none".to_owned(), |n| n.to_string());
+                grown.push(format!(
+                    "{kernel} {program}: the verifier sees {count} {what}, {before} were \
+                     reviewed; `cargo xtask vm --bless` takes it over"
+                ));
+            }
         }
     }
     grown
 }
 
-fn reviewed(workspace: &Workspace) -> Result<Counts> {
+fn reviewed(workspace: &Workspace) -> Result<Costs> {
     let text = fs::read_to_string(workspace.root.join(LIST)).unwrap_or_default();
-    let mut counts = Counts::new();
+    let mut costs = Costs::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [kernel, program, count] = words[..] else {
-            anyhow::bail!("{LIST}: no kernel, program and number: {line}");
-        };
-        let count = count.parse().with_context(|| format!("{LIST}: {line}"))?;
-        counts.insert((kernel.to_owned(), program.to_owned()), count);
+        let (kernel, program) = line.split_once(' ').unwrap_or_default();
+        let (program, cost) = cost(program)
+            .with_context(|| format!("{LIST}: no kernel, program and two numbers: {line}"))?;
+        costs.insert((kernel.to_owned(), program.to_owned()), cost);
     }
-    Ok(counts)
+    Ok(costs)
 }
 
-fn seen(runs: &[Run]) -> Counts {
-    let mut counts = Counts::new();
+fn seen(runs: &[Run]) -> Costs {
+    let mut costs = Costs::new();
     for run in runs {
         let doctor: Option<Value> = run.doctor().and_then(|d| serde_json::from_str(d).ok());
         let programs = doctor.as_ref().and_then(|d| d["programs"].as_array());
-        for program in programs.into_iter().flatten() {
-            let name = program["name"].as_str();
-            let count = program["verified_instructions"].as_u64();
-            if let (Some(name), Some(count)) = (name, count) {
-                counts.insert((run.kernel.clone(), name.to_owned()), count);
+        let names = programs
+            .into_iter()
+            .flatten()
+            .filter_map(|p| p["name"].as_str());
+        let names: Vec<&str> = names.collect();
+        for (short, cost) in run.verifier().unwrap_or_default().lines().filter_map(cost) {
+            let is_it = |name: &&&str| name.get(..KERNEL_NAME).unwrap_or(name) == short;
+            if let Some(name) = names.iter().find(is_it) {
+                costs.insert((run.kernel.clone(), (*name).to_owned()), cost);
             }
         }
     }
-    counts
+    costs
+}
+
+/// `NAME INSTRUCTIONS STACK`.
+fn cost(line: &str) -> Option<(&str, Cost)> {
+    let mut words = line.split_whitespace();
+    let name = words.next()?;
+    let mut number = || words.next()?.parse().ok();
+    let (instructions, stack) = (number()?, number()?);
+    Some((
+        name,
+        Cost {
+            instructions,
+            stack,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -85,15 +126,18 @@ mod tests {
 
     #[test]
     fn a_tenth_more_is_not_growth_and_what_is_new_is() {
-        let counts = |list: &[(&str, u64)]| -> Counts {
-            let key = |(name, n): &(&str, u64)| (("6.1".to_owned(), (*name).to_owned()), *n);
-            list.iter().map(key).collect()
+        let costs = |list: &[&str]| -> Costs {
+            let entry = |line: &&str| {
+                let (name, cost) = cost(line).expect("a name and two numbers");
+                (("6.1".to_owned(), name.to_owned()), cost)
+            };
+            list.iter().map(entry).collect()
         };
-        let reviewed = counts(&[("state", 1000), ("gone", 5)]);
-        assert!(compare(&reviewed, &counts(&[("state", 1100)])).is_empty());
-        let grown = compare(&reviewed, &counts(&[("state", 1101), ("new", 1)]));
-        assert_eq!(grown.len(), 2);
+        let reviewed = costs(&["state 1000 100", "gone 5 8"]);
+        assert!(compare(&reviewed, &costs(&["state 1100 110"])).is_empty());
+        let grown = compare(&reviewed, &costs(&["state 1101 111", "new 1 0"]));
+        assert_eq!(grown.len(), 4);
         assert!(grown[0].contains("6.1 new") && grown[0].contains("none"));
-        assert!(grown[1].contains("1101"));
+        assert!(grown[2].contains("1101") && grown[3].contains("111 bytes of stack"));
     }
 }
