@@ -173,9 +173,11 @@ fn local_call(old: u8, new: u8) -> bool {
     }
 }
 
+/// The socket before the rest: the verifier searches all of the kernel's types for what it may know
+/// of a pointer, on each path that leads to its load, and every flag makes two of one path.
 #[inline(always)]
 fn flags<S: Sock>(sock: S, sk: *const u8, tp: *const u8) -> u16 {
-    let mut flags = 0;
+    let mut flags = closing(sock, sock.pointer(sk, offset!(sk_socket)));
     if sock.read::<u32>(sk, offset!(sk_lock_owned)) != 0 {
         flags |= STATE_OWNED;
     }
@@ -192,20 +194,25 @@ fn flags<S: Sock>(sock: S, sk: *const u8, tp: *const u8) -> u16 {
     if (sock.read::<u32>(tp, offset!(linger2)) as i32) < 0 {
         flags |= STATE_NO_LINGER2;
     }
-    let socket = sock.pointer(sk, offset!(sk_socket));
+    flags
+}
+
+/// Whether the socket has no file any more, or is losing the last reference to it.
+#[inline(always)]
+fn closing<S: Sock>(sock: S, socket: *const u8) -> u16 {
     if socket.is_null() {
-        return flags | STATE_NO_SOCKET;
+        return STATE_NO_SOCKET;
     }
     let file = sock.follow_pointer(socket, offset!(socket_file));
     if file.is_null() {
-        return flags;
+        return 0;
     }
     let last = match offset!(file_f_ref) != ABSENT {
         true => sock.follow::<u64>(file, offset!(file_f_ref)) == FILE_REF_DEAD,
         false => sock.follow::<u64>(file, offset!(file_f_count)) == 0,
     };
-    if last {
-        flags |= STATE_LAST_FPUT;
+    match last {
+        true => STATE_LAST_FPUT,
+        false => 0,
     }
-    flags
 }
