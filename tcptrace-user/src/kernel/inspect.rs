@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, BufReader, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -363,18 +363,18 @@ fn passes(name: &str, params: &[Param], wanted: &[&str]) -> Fact {
 }
 
 fn symbols() -> (Option<Symbols>, Fact) {
-    let symbols = match fs::read(KALLSYMS) {
-        Ok(bytes) => Symbols::parse(&bytes),
+    let list = match fs::File::open(KALLSYMS) {
+        Ok(list) => BufReader::new(list),
         Err(e) => return (None, Fact::No(format!("{KALLSYMS}: {e}"))),
     };
-    match symbols {
+    match Symbols::read(list) {
         Ok(symbols) if symbols.tw_timer_handler().is_some() => (Some(symbols), Fact::Yes),
         Ok(symbols) => (
             Some(symbols),
             Fact::No(format!("{KALLSYMS} lists no tw_timer_handler")),
         ),
-        Err(e @ SymbolsError::Empty) => (None, Fact::No(format!("{KALLSYMS}: {e}"))),
-        Err(e) => (None, Fact::No(e.to_string())),
+        Err(e @ SymbolsError::Hidden) => (None, Fact::No(e.to_string())),
+        Err(e) => (None, Fact::No(format!("{KALLSYMS}: {e}"))),
     }
 }
 
