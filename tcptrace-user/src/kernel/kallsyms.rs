@@ -62,17 +62,17 @@ impl Symbols {
             };
             hidden |= symbol.address == 0;
             code.push(symbol.address);
-            if let Some(&(name, role)) = FUNCTIONS.iter().find(|(name, _)| symbol.is(name)) {
+            if let Some(&(name, role)) = FUNCTIONS.iter().find(|(name, _)| symbol.is_of(name)) {
                 ranges.push(Range {
                     start: symbol.address,
                     end: 0,
                     role,
                 });
-                if symbol.name == b"tw_timer_handler" && symbol.address != 0 {
+                if symbol.is("tw_timer_handler") && symbol.address != 0 {
                     tw_timer_handler = Some(symbol.address);
                 }
                 ipv6_missing.retain(|missing| *missing != name);
-            } else if symbol.name == b"_etext" && ipv6_missing.is_empty() {
+            } else if symbol.is("_etext") && ipv6_missing.is_empty() {
                 break;
             }
         }
@@ -181,31 +181,48 @@ const IPV6: &[&str] = &[
 /// A symbol of code.
 struct Symbol<'a> {
     address: u64,
-    name: &'a [u8],
+    /// The line from its name on.
+    rest: &'a [u8],
 }
 
 impl<'a> Symbol<'a> {
     fn read(line: &'a [u8]) -> Option<Symbol<'a>> {
-        let digits = line.iter().position(|b| *b == b' ')?;
+        let mut address = 0_u64;
+        let mut digits = 0;
+        for byte in line {
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'f' => byte - b'a' + 10,
+                _ => break,
+            };
+            address = address << 4 | u64::from(digit);
+            digits += 1;
+        }
         let [b' ', b't' | b'T' | b'w' | b'W', b' ', rest @ ..] = &line[digits..] else {
             return None;
         };
-        let mut address = 0_u64;
-        for byte in &line[..digits] {
-            address = address << 4 | u64::from((*byte as char).to_digit(16)?);
-        }
-        let end = rest.iter().position(u8::is_ascii_whitespace);
-        (1..=16).contains(&digits).then_some(Symbol {
-            address,
-            name: &rest[..end.unwrap_or(rest.len())],
-        })
+        (1..=16)
+            .contains(&digits)
+            .then_some(Symbol { address, rest })
     }
 
-    /// Whether it is that function, or a copy or a part of it, to whose name a compiler appends:
+    fn is(&self, name: &str) -> bool {
+        matches!(self.behind(name), Some([] | [b'\t' | b'\n' | b' ', ..]))
+    }
+
+    /// Whether it is this function, or a copy or a part of it, to whose name a compiler appends:
     /// `.constprop.0`, `.cold`.
-    fn is(&self, function: &str) -> bool {
-        let appended = self.name.strip_prefix(function.as_bytes());
-        matches!(appended, Some([] | [b'.', ..]))
+    fn is_of(&self, function: &str) -> bool {
+        self.is(function) || matches!(self.behind(function), Some([b'.', ..]))
+    }
+
+    fn behind(&self, name: &str) -> Option<&'a [u8]> {
+        let name = name.as_bytes();
+        // Nearly all names differ in the first byte, which takes no call to see.
+        match self.rest.first() == name.first() {
+            true => self.rest.strip_prefix(name),
+            false => None,
+        }
     }
 }
 
