@@ -99,6 +99,9 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     if tp.is_null() {
         return;
     }
+    // Before flags and families make many paths of one: on each that leads to the load of a pointer
+    // the verifier searches all of the kernel's types for what it may know of it.
+    let socket = sock.pointer(sk, offset!(sk_socket));
     let sport: u16 = sock.read(tp, offset!(inet_sport));
     let tuple = sock::tuple(sock, sk, u16::from_be(sport));
     if !listener && !filter::wants_tuple(&tuple) {
@@ -112,7 +115,7 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {
         filter::unselect(cookie);
     }
-    let flags = flags(sock, sk, tp) | twin;
+    let flags = closing(sock, socket) | flags(sock, sk, tp) | twin;
     let acts = flags & STATE_OWNED != 0 && local_call(old, new);
     if new == tcp::CLOSE && flags & (STATE_NO_SOCKET | STATE_DEAD | STATE_LAST_FPUT) == 0 {
         close::remember(cookie);
@@ -173,11 +176,9 @@ fn local_call(old: u8, new: u8) -> bool {
     }
 }
 
-/// The socket before the rest: the verifier searches all of the kernel's types for what it may know
-/// of a pointer, on each path that leads to its load, and every flag makes two of one path.
 #[inline(always)]
 fn flags<S: Sock>(sock: S, sk: *const u8, tp: *const u8) -> u16 {
-    let mut flags = closing(sock, sock.pointer(sk, offset!(sk_socket)));
+    let mut flags = 0;
     if sock.read::<u32>(sk, offset!(sk_lock_owned)) != 0 {
         flags |= STATE_OWNED;
     }
