@@ -267,20 +267,19 @@ struct Header {
 
 impl Header {
     fn read(bytes: &[u8]) -> Result<Header, BtfError> {
-        const LEN: usize = 24;
-        if bytes.len() < LEN {
+        if bytes.len() < HEADER {
             return Err(BtfError::Truncated {
                 what: "header",
                 at: 0,
-                need: LEN,
+                need: HEADER,
                 have: bytes.len(),
             });
         }
         let found = u16::from_ne_bytes([bytes[0], bytes[1]]);
-        if found != 0xeb9f {
+        if found != MAGIC {
             return Err(BtfError::Magic { found });
         }
-        if bytes[2] != 1 {
+        if bytes[2] != VERSION {
             return Err(BtfError::Version(bytes[2]));
         }
         let word = |at| read_u32(bytes, at).unwrap_or_default() as usize;
@@ -333,6 +332,10 @@ pub(super) struct Member {
     pub(super) bitfield: bool,
 }
 
+pub(super) const MAGIC: u16 = 0xeb9f;
+pub(super) const VERSION: u8 = 1;
+/// Bytes of `struct btf_header`, and of `struct btf_type`.
+pub(super) const HEADER: usize = 24;
 const RECORD: usize = 12;
 /// `KSYM_NAME_LEN`: the kernel takes no longer names. Without a bound, bytes without a zero would
 /// be read anew for every type.
@@ -347,11 +350,11 @@ pub(super) const STRUCT: u8 = 4;
 pub(super) const UNION: u8 = 5;
 pub(super) const ENUM: u8 = 6;
 const FWD: u8 = 7;
-const TYPEDEF: u8 = 8;
+pub(super) const TYPEDEF: u8 = 8;
 const VOLATILE: u8 = 9;
-const CONST: u8 = 10;
+pub(super) const CONST: u8 = 10;
 const RESTRICT: u8 = 11;
-const FUNC: u8 = 12;
+pub(super) const FUNC: u8 = 12;
 const FUNC_PROTO: u8 = 13;
 const VAR: u8 = 14;
 const DATASEC: u8 = 15;

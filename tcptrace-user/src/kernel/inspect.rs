@@ -20,6 +20,7 @@ use super::cgroup;
 use super::facts::{FUNCTIONS, Fact, Facts, Settings, TRACEPOINTS};
 use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
 use super::layout::{self, Absence};
+use super::targets::Targets;
 use super::tracefs::Tracefs;
 use crate::error::Usage;
 
@@ -39,6 +40,8 @@ pub(crate) struct Kernel {
     pub(crate) symbols: Option<Symbols>,
     /// How many arguments its functions take.
     pub(crate) arguments: Arguments,
+    /// What programs can be attached by; nothing without BTF of its own.
+    pub(crate) targets: Targets,
     /// Its tracepoint ids; `None` if `facts.tracefs` says why not.
     pub(crate) tracefs: Option<Tracefs>,
 }
@@ -149,6 +152,7 @@ impl Kernel {
             btf_file: btf_file.map(Path::to_owned),
             symbols,
             arguments,
+            targets: btf.as_ref().map(Targets::find).unwrap_or_default(),
             tracefs,
         })
     }

@@ -14,4 +14,5 @@ pub(crate) mod plan;
 pub(crate) mod probes;
 pub(crate) mod programs;
 pub(crate) mod sysctl;
+pub(crate) mod targets;
 pub(crate) mod tracefs;
