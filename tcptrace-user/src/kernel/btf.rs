@@ -20,8 +20,9 @@ pub(crate) struct Btf {
     strings: Range<usize>,
     /// Where each type's record begins in `bytes`; id 1 first.
     records: Vec<u32>,
-    /// Hash of the name → id, of everything that is looked up by name, sorted.
-    names: Vec<(u64, TypeId)>,
+    /// Hash of the name in the upper half, id in the lower one, of everything that is looked up by
+    /// name, sorted.
+    names: Vec<u64>,
 }
 
 /// The number of a type in its BTF.
@@ -103,7 +104,8 @@ impl Btf {
             btf.records.push(at as u32);
             if matches!(record.kind, STRUCT | UNION | TYPEDEF | FUNC) && record.name != 0 {
                 let name = btf.string(record.name);
-                btf.names.push((hasher.hash_one(name), id));
+                let hash = hasher.hash_one(name) & UPPER_HALF;
+                btf.names.push(hash | u64::from(id));
             }
             at += record.len();
         }
@@ -123,12 +125,12 @@ impl Btf {
 
     /// Every type of this kind and name, since a name need not be unique.
     pub(super) fn find_all(&self, kind: Kind, name: &str) -> impl Iterator<Item = TypeId> {
-        let hash = FixedState::with_seed(0).hash_one(name.as_bytes());
-        let first = self.names.partition_point(|(h, _)| *h < hash);
+        let hash = FixedState::with_seed(0).hash_one(name.as_bytes()) & UPPER_HALF;
+        let first = self.names.partition_point(|entry| *entry < hash);
         self.names[first..]
             .iter()
-            .take_while(move |(h, _)| *h == hash)
-            .map(|(_, id)| *id)
+            .take_while(move |entry| *entry & UPPER_HALF == hash)
+            .map(|entry| *entry as TypeId)
             .filter(move |id| {
                 self.record(*id).is_some_and(|r| {
                     self.string(r.name) == name.as_bytes()
@@ -337,6 +339,7 @@ pub(super) const VERSION: u8 = 1;
 /// Bytes of `struct btf_header`, and of `struct btf_type`.
 pub(super) const HEADER: usize = 24;
 const RECORD: usize = 12;
+const UPPER_HALF: u64 = !0 << 32;
 /// `KSYM_NAME_LEN`: the kernel takes no longer names. Without a bound, bytes without a zero would
 /// be read anew for every type.
 const MAX_NAME: usize = 512;
