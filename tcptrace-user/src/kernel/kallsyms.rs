@@ -213,7 +213,8 @@ impl<'a> Symbol<'a> {
     /// Whether it is this function, or a copy or a part of it, to whose name a compiler appends:
     /// `.constprop.0`, `.cold`.
     fn is_of(&self, function: &str) -> bool {
-        self.is(function) || matches!(self.behind(function), Some([b'.', ..]))
+        let behind = self.behind(function);
+        matches!(behind, Some([] | [b'\t' | b'\n' | b' ' | b'.', ..]))
     }
 
     fn behind(&self, name: &str) -> Option<&'a [u8]> {
