@@ -19,7 +19,7 @@ use crate::maps::{STATE_ACTIVE, config, count, emit};
 use crate::probe::close;
 use crate::sock;
 
-/// `enum sock_flags`: SOCK_DEAD, the first.
+/// `enum sock_flags`: SOCK_DEAD, the first, so that its bit is 1 or 0.
 const SOCK_DEAD: u64 = 1;
 /// `file.f_ref` while the last reference is being dropped (`FILE_REF_DEAD`, 6.13 and later).
 const FILE_REF_DEAD: u64 = 0xE000_0000_0000_0000;
@@ -182,19 +182,14 @@ fn flags<S: Sock>(sock: S, sk: *const u8, tp: *const u8) -> u16 {
     if sock.read::<u32>(sk, offset!(sk_lock_owned)) != 0 {
         flags |= STATE_OWNED;
     }
+    // Without branches: each would make two of the verifier's paths.
     let shutdown: u8 = sock.read(sk, offset!(sk_shutdown));
-    if shutdown & 1 != 0 {
-        flags |= STATE_SHUT_RCV;
-    }
-    if shutdown & 2 != 0 {
-        flags |= STATE_SHUT_SEND;
-    }
-    if sock.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD != 0 {
-        flags |= STATE_DEAD;
-    }
-    if (sock.read::<u32>(tp, offset!(linger2)) as i32) < 0 {
-        flags |= STATE_NO_LINGER2;
-    }
+    flags |= u16::from(shutdown & 1) * STATE_SHUT_RCV;
+    flags |= u16::from(shutdown >> 1 & 1) * STATE_SHUT_SEND;
+    let dead = sock.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD;
+    flags |= dead as u16 * STATE_DEAD;
+    let negative = sock.read::<u32>(tp, offset!(linger2)) >> 31;
+    flags |= negative as u16 * STATE_NO_LINGER2;
     flags
 }
 
