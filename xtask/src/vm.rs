@@ -13,6 +13,7 @@ mod results;
 mod verifier;
 mod version;
 
+use std::cmp::Reverse;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -215,8 +216,11 @@ impl Host {
 
     /// Runs them, so many at a time, and gives what came of them in the same order.
     fn run_all(&self, guests: Vec<Guest>, suite: &Suite, at_once: usize) -> Vec<Run> {
-        // The newest kernels first: they take longest, and none should be alone at the end.
-        let waiting = Mutex::new(guests.into_iter().enumerate().rev());
+        // Those with the most to do first, the newest kernels among them: they take longest, and
+        // none should be alone at the end.
+        let mut waiting: Vec<_> = guests.into_iter().enumerate().collect();
+        waiting.sort_by_key(|(number, (_, _, job))| Reverse((job.suites.len(), *number)));
+        let waiting = Mutex::new(waiting.into_iter());
         let finished = Mutex::new(Vec::new());
         thread::scope(|scope| {
             for _ in 0..at_once {

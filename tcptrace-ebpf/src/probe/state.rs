@@ -19,7 +19,7 @@ use crate::maps::{STATE_ACTIVE, config, count, emit};
 use crate::probe::close;
 use crate::sock;
 
-/// `enum sock_flags`: SOCK_DEAD, the first.
+/// `enum sock_flags`: SOCK_DEAD, the first, so that its bit is 1 or 0.
 const SOCK_DEAD: u64 = 1;
 /// `file.f_ref` while the last reference is being dropped (`FILE_REF_DEAD`, 6.13 and later).
 const FILE_REF_DEAD: u64 = 0xE000_0000_0000_0000;
@@ -99,6 +99,9 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     if tp.is_null() {
         return;
     }
+    // Before flags and families make many paths of one: on each that leads to the load of a pointer
+    // the verifier searches all of the kernel's types for what it may know of it.
+    let socket = sock.pointer(sk, offset!(sk_socket));
     let sport: u16 = sock.read(tp, offset!(inet_sport));
     let tuple = sock::tuple(sock, sk, u16::from_be(sport));
     if !listener && !filter::wants_tuple(&tuple) {
@@ -112,7 +115,7 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {
         filter::unselect(cookie);
     }
-    let flags = flags(sock, sk, tp) | twin;
+    let flags = closing(sock, socket) | flags(sock, sk, tp) | twin;
     let acts = flags & STATE_OWNED != 0 && local_call(old, new);
     if new == tcp::CLOSE && flags & (STATE_NO_SOCKET | STATE_DEAD | STATE_LAST_FPUT) == 0 {
         close::remember(cookie);
@@ -179,33 +182,33 @@ fn flags<S: Sock>(sock: S, sk: *const u8, tp: *const u8) -> u16 {
     if sock.read::<u32>(sk, offset!(sk_lock_owned)) != 0 {
         flags |= STATE_OWNED;
     }
+    // Without branches: each would make two of the verifier's paths.
     let shutdown: u8 = sock.read(sk, offset!(sk_shutdown));
-    if shutdown & 1 != 0 {
-        flags |= STATE_SHUT_RCV;
-    }
-    if shutdown & 2 != 0 {
-        flags |= STATE_SHUT_SEND;
-    }
-    if sock.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD != 0 {
-        flags |= STATE_DEAD;
-    }
-    if (sock.read::<u32>(tp, offset!(linger2)) as i32) < 0 {
-        flags |= STATE_NO_LINGER2;
-    }
-    let socket = sock.pointer(sk, offset!(sk_socket));
+    flags |= u16::from(shutdown & 1) * STATE_SHUT_RCV;
+    flags |= u16::from(shutdown >> 1 & 1) * STATE_SHUT_SEND;
+    let dead = sock.read::<u64>(sk, offset!(skc_flags)) & SOCK_DEAD;
+    flags |= dead as u16 * STATE_DEAD;
+    let negative = sock.read::<u32>(tp, offset!(linger2)) >> 31;
+    flags |= negative as u16 * STATE_NO_LINGER2;
+    flags
+}
+
+/// Whether the socket has no file any more, or is losing the last reference to it.
+#[inline(always)]
+fn closing<S: Sock>(sock: S, socket: *const u8) -> u16 {
     if socket.is_null() {
-        return flags | STATE_NO_SOCKET;
+        return STATE_NO_SOCKET;
     }
     let file = sock.follow_pointer(socket, offset!(socket_file));
     if file.is_null() {
-        return flags;
+        return 0;
     }
     let last = match offset!(file_f_ref) != ABSENT {
         true => sock.follow::<u64>(file, offset!(file_f_ref)) == FILE_REF_DEAD,
         false => sock.follow::<u64>(file, offset!(file_f_count)) == 0,
     };
-    if last {
-        flags |= STATE_LAST_FPUT;
+    match last {
+        true => STATE_LAST_FPUT,
+        false => 0,
     }
-    flags
 }

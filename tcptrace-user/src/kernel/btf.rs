@@ -17,8 +17,9 @@ pub(crate) struct Btf {
     strings: Range<usize>,
     /// Where each type's record begins in `bytes`; id 1 first.
     records: Vec<u32>,
-    /// Hash of the name → id, of everything that is looked up by name, sorted.
-    names: Vec<(u64, TypeId)>,
+    /// Hash of the name in the upper half, id in the lower one, of everything that is looked up by
+    /// name, sorted.
+    names: Vec<u64>,
 }
 
 /// The number of a type in its BTF.
@@ -100,7 +101,8 @@ impl Btf {
             btf.records.push(at as u32);
             if matches!(record.kind, STRUCT | UNION | TYPEDEF | FUNC) && record.name != 0 {
                 let name = btf.string(record.name);
-                btf.names.push((hasher.hash_one(name), id));
+                let hash = hasher.hash_one(name) & UPPER_HALF;
+                btf.names.push(hash | u64::from(id));
             }
             at += record.len();
         }
@@ -120,12 +122,12 @@ impl Btf {
 
     /// Every type of this kind and name, since a name need not be unique.
     pub(super) fn find_all(&self, kind: Kind, name: &str) -> impl Iterator<Item = TypeId> {
-        let hash = FixedState::with_seed(0).hash_one(name.as_bytes());
-        let first = self.names.partition_point(|(h, _)| *h < hash);
+        let hash = FixedState::with_seed(0).hash_one(name.as_bytes()) & UPPER_HALF;
+        let first = self.names.partition_point(|entry| *entry < hash);
         self.names[first..]
             .iter()
-            .take_while(move |(h, _)| *h == hash)
-            .map(|(_, id)| *id)
+            .take_while(move |entry| *entry & UPPER_HALF == hash)
+            .map(|entry| *entry as TypeId)
             .filter(move |id| {
                 self.record(*id).is_some_and(|r| {
                     self.string(r.name) == name.as_bytes()
@@ -264,20 +266,19 @@ struct Header {
 
 impl Header {
     fn read(bytes: &[u8]) -> Result<Header, BtfError> {
-        const LEN: usize = 24;
-        if bytes.len() < LEN {
+        if bytes.len() < HEADER {
             return Err(BtfError::Truncated {
                 what: "header",
                 at: 0,
-                need: LEN,
+                need: HEADER,
                 have: bytes.len(),
             });
         }
         let found = u16::from_ne_bytes([bytes[0], bytes[1]]);
-        if found != 0xeb9f {
+        if found != MAGIC {
             return Err(BtfError::Magic { found });
         }
-        if bytes[2] != 1 {
+        if bytes[2] != VERSION {
             return Err(BtfError::Version(bytes[2]));
         }
         let word = |at| read_u32(bytes, at).unwrap_or_default() as usize;
@@ -330,7 +331,12 @@ pub(super) struct Member {
     pub(super) bitfield: bool,
 }
 
+pub(super) const MAGIC: u16 = 0xeb9f;
+pub(super) const VERSION: u8 = 1;
+/// Bytes of `struct btf_header`, and of `struct btf_type`.
+pub(super) const HEADER: usize = 24;
 const RECORD: usize = 12;
+const UPPER_HALF: u64 = !0 << 32;
 /// `KSYM_NAME_LEN`: the kernel takes no longer names. Without a bound, bytes without a zero would
 /// be read anew for every type.
 const MAX_NAME: usize = 512;
@@ -344,11 +350,11 @@ pub(super) const STRUCT: u8 = 4;
 pub(super) const UNION: u8 = 5;
 pub(super) const ENUM: u8 = 6;
 const FWD: u8 = 7;
-const TYPEDEF: u8 = 8;
+pub(super) const TYPEDEF: u8 = 8;
 const VOLATILE: u8 = 9;
-const CONST: u8 = 10;
+pub(super) const CONST: u8 = 10;
 const RESTRICT: u8 = 11;
-const FUNC: u8 = 12;
+pub(super) const FUNC: u8 = 12;
 const FUNC_PROTO: u8 = 13;
 const VAR: u8 = 14;
 const DATASEC: u8 = 15;

@@ -1,7 +1,7 @@
 //! Collects the facts: the one place of this room that looks at the machine.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, BufReader, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use super::facts::{Fact, Facts, Settings};
 use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
 use super::layout::{self, Absence};
 use super::prototypes::{self, Arguments, NO_BTF};
+use super::targets::Targets;
 use super::tracefs::Tracefs;
 use crate::error::Usage;
 use crate::netlink::{Diag, DiagError};
@@ -41,6 +42,8 @@ pub(crate) struct Kernel {
     pub(crate) symbols: Option<Symbols>,
     /// How many arguments its functions take.
     pub(crate) arguments: Arguments,
+    /// What programs can be attached by; nothing without BTF of its own.
+    pub(crate) targets: Targets,
     /// Its tracepoint ids; `None` if `facts.tracefs` says why not.
     pub(crate) tracefs: Option<Tracefs>,
 }
@@ -135,6 +138,7 @@ impl Kernel {
             btf_file: btf_file.map(Path::to_owned),
             symbols,
             arguments,
+            targets: btf.as_ref().map(Targets::find).unwrap_or_default(),
             tracefs,
         })
     }
@@ -279,18 +283,18 @@ fn given_btf(file: &Path) -> Result<Btf, Usage> {
 const MAX_BTF: u64 = 128 << 20;
 
 fn symbols() -> (Option<Symbols>, Fact) {
-    let symbols = match fs::read(KALLSYMS) {
-        Ok(bytes) => Symbols::parse(&bytes),
+    let list = match fs::File::open(KALLSYMS) {
+        Ok(list) => BufReader::new(list),
         Err(e) => return (None, Fact::No(format!("{KALLSYMS}: {e}"))),
     };
-    match symbols {
+    match Symbols::read(list) {
         Ok(symbols) if symbols.tw_timer_handler().is_some() => (Some(symbols), Fact::Yes),
         Ok(symbols) => (
             Some(symbols),
             Fact::No(format!("{KALLSYMS} lists no tw_timer_handler")),
         ),
-        Err(e @ SymbolsError::Empty) => (None, Fact::No(format!("{KALLSYMS}: {e}"))),
-        Err(e) => (None, Fact::No(e.to_string())),
+        Err(e @ SymbolsError::Hidden) => (None, Fact::No(e.to_string())),
+        Err(e) => (None, Fact::No(format!("{KALLSYMS}: {e}"))),
     }
 }
 

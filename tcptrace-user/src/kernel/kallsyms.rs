@@ -4,6 +4,8 @@
 //! others). The rest explain why a minisocket died before its time: the function that stopped its
 //! timer is on the kernel stack of that moment.
 
+use std::io::BufRead;
+
 use tcptrace_core::cause::Cause;
 use tcptrace_core::state::TcpState;
 use thiserror::Error;
@@ -28,32 +30,50 @@ pub(crate) enum SymbolsError {
     /// No line of it is a symbol of kernel code.
     #[error("no kernel function is listed")]
     Empty,
+    /// It cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 impl Symbols {
     /// Reads lines of `ADDRESS TYPE NAME[\t[MODULE]]`, in one pass; other lines are passed over.
     ///
+    /// It is the kernel that takes long, to spell the list out: what is behind the kernel's own
+    /// code, its data and modules, is read only where IPv6 may be among the modules.
+    ///
     /// # Errors
     /// When there is no address to be had from it.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Symbols, SymbolsError> {
+    pub(crate) fn read(mut list: impl BufRead) -> Result<Symbols, SymbolsError> {
         let mut tw_timer_handler = None;
         let mut ranges = Vec::new();
-        let mut code = Vec::with_capacity(bytes.len() / 64);
+        let mut code = Vec::new();
         let mut hidden = false;
-        for symbol in bytes.split(|b| *b == b'\n').filter_map(Symbol::read) {
+        let mut ipv6_missing = IPV6.to_vec();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match list.read_until(b'\n', &mut line) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(e) => return Err(SymbolsError::Unreadable(e.to_string())),
+            }
+            let Some(symbol) = Symbol::read(&line) else {
+                continue;
+            };
             hidden |= symbol.address == 0;
             code.push(symbol.address);
-            if symbol.name == b"tw_timer_handler" && symbol.address != 0 {
-                tw_timer_handler = Some(symbol.address);
-            }
-            let base = symbol.base();
-            let known = FUNCTIONS.iter().find(|(name, _)| name.as_bytes() == base);
-            if let Some(&(_, role)) = known {
+            if let Some(&(name, role)) = FUNCTIONS.iter().find(|(name, _)| symbol.is_of(name)) {
                 ranges.push(Range {
                     start: symbol.address,
                     end: 0,
                     role,
                 });
+                if symbol.is("tw_timer_handler") && symbol.address != 0 {
+                    tw_timer_handler = Some(symbol.address);
+                }
+                ipv6_missing.retain(|missing| *missing != name);
+            } else if symbol.is("_etext") && ipv6_missing.is_empty() {
+                break;
             }
         }
         // The list is in the order of addresses, but for modules.
@@ -151,46 +171,66 @@ const FUNCTIONS: &[(&str, Role)] = &[
     ("tw_timer_handler", Role::Timer),
 ];
 
+/// Those that may be a module's.
+const IPV6: &[&str] = &[
+    "tcp_v6_rcv",
+    "__inet6_check_established",
+    "inet6_hash_connect",
+];
+
 /// A symbol of code.
 struct Symbol<'a> {
     address: u64,
-    name: &'a [u8],
+    /// The line from its name on.
+    rest: &'a [u8],
 }
 
 impl<'a> Symbol<'a> {
     fn read(line: &'a [u8]) -> Option<Symbol<'a>> {
         let mut address = 0_u64;
         let mut digits = 0;
-        while let Some(digit) = line.get(digits).and_then(|b| (*b as char).to_digit(16)) {
+        for byte in line {
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'f' => byte - b'a' + 10,
+                _ => break,
+            };
             address = address << 4 | u64::from(digit);
             digits += 1;
         }
         let [b' ', b't' | b'T' | b'w' | b'W', b' ', rest @ ..] = &line[digits..] else {
             return None;
         };
-        let end = rest
-            .iter()
-            .position(|b| *b == b'\t' || *b == b' ')
-            .unwrap_or(rest.len());
-        (1..=16).contains(&digits).then_some(Symbol {
-            address,
-            name: &rest[..end],
-        })
+        (1..=16)
+            .contains(&digits)
+            .then_some(Symbol { address, rest })
     }
 
-    /// The name without what a compiler appends to a copy or a part: `.constprop.0`, `.cold`.
-    fn base(&self) -> &'a [u8] {
-        let end = self
-            .name
-            .iter()
-            .position(|b| *b == b'.')
-            .unwrap_or(self.name.len());
-        &self.name[..end]
+    fn is(&self, name: &str) -> bool {
+        matches!(self.behind(name), Some([] | [b'\t' | b'\n' | b' ', ..]))
+    }
+
+    /// Whether it is this function, or a copy or a part of it, to whose name a compiler appends:
+    /// `.constprop.0`, `.cold`.
+    fn is_of(&self, function: &str) -> bool {
+        let behind = self.behind(function);
+        matches!(behind, Some([] | [b'\t' | b'\n' | b' ' | b'.', ..]))
+    }
+
+    fn behind(&self, name: &str) -> Option<&'a [u8]> {
+        let name = name.as_bytes();
+        // Nearly all names differ in the first byte, which takes no call to see.
+        match self.rest.first() == name.first() {
+            true => self.rest.strip_prefix(name),
+            false => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, BufReader, Read};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -233,7 +273,7 @@ ffffffff82300100 t tcp_v6_send_reset
         let mut frames = vec![OTHER, DESCHEDULE];
         frames.extend(stack);
         frames.extend([OTHER, 0, ABORT]);
-        let symbols = Symbols::parse(LIST.as_bytes()).unwrap();
+        let symbols = Symbols::read(LIST.as_bytes()).unwrap();
         assert_eq!(symbols.mini_death(&frames, substate), cause);
     }
 
@@ -265,20 +305,41 @@ ffffffff82300100 t tcp_v6_send_reset
 
     #[test]
     fn the_timer_function_is_the_exact_one() {
-        let symbols = Symbols::parse(LIST.as_bytes()).unwrap();
+        let symbols = Symbols::read(LIST.as_bytes()).unwrap();
         assert_eq!(symbols.tw_timer_handler(), Some(0xffff_ffff_8200_2010));
+    }
+
+    #[test]
+    fn nothing_is_read_behind_the_kernels_code_unless_ipv6_may_be_there() {
+        struct NoMore;
+        impl Read for NoMore {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("read on"))
+            }
+        }
+        let read = |ipv6: &str| {
+            let code = format!("ffffffff82001000 t tcp_v4_rcv\n{ipv6}ffffffff82009000 T _etext\n");
+            Symbols::read(code.as_bytes().chain(BufReader::new(NoMore))).err()
+        };
+        let ipv6 = "ffffffff82002000 T tcp_v6_rcv\n\
+                    ffffffff82003000 t __inet6_check_established.part.0\n\
+                    ffffffff82004000 T inet6_hash_connect\n";
+        assert_eq!(read(ipv6), None);
+        let some = &ipv6[..ipv6.len() / 2];
+        let on = SymbolsError::Unreadable("read on".into());
+        assert_eq!(read(&some[..=some.rfind('\n').unwrap()]), Some(on));
     }
 
     #[test]
     fn hidden_addresses_are_told_from_no_list() {
         let hidden = "0000000000000000 t tw_timer_handler\n0000000000000000 T tcp_abort\n";
         assert_eq!(
-            Symbols::parse(hidden.as_bytes()).unwrap_err(),
+            Symbols::read(hidden.as_bytes()).unwrap_err(),
             SymbolsError::Hidden
         );
-        assert_eq!(Symbols::parse(b"").unwrap_err(), SymbolsError::Empty);
+        assert_eq!(Symbols::read(&b""[..]).unwrap_err(), SymbolsError::Empty);
         assert_eq!(
-            Symbols::parse(b"ffffffff82007000 d data\n").unwrap_err(),
+            Symbols::read(&b"ffffffff82007000 d data\n"[..]).unwrap_err(),
             SymbolsError::Empty
         );
     }
@@ -286,7 +347,7 @@ ffffffff82300100 t tcp_v6_send_reset
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), ip: u64) {
-            if let Ok(symbols) = Symbols::parse(&bytes) {
+            if let Ok(symbols) = Symbols::read(&bytes[..]) {
                 symbols.mini_death(&[ip], TcpState::TimeWait);
             }
         }
@@ -296,7 +357,7 @@ ffffffff82300100 t tcp_v6_send_reset
             let mut bytes = LIST.as_bytes().to_vec();
             bytes[at] = byte;
             bytes.truncate(cut);
-            let _ = Symbols::parse(&bytes);
+            let _ = Symbols::read(&bytes[..]);
         }
     }
 }

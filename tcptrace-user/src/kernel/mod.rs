@@ -18,4 +18,5 @@ pub(crate) mod probes;
 pub(crate) mod programs;
 mod prototypes;
 pub(crate) mod sysctl;
+pub(crate) mod targets;
 pub(crate) mod tracefs;

@@ -4,14 +4,13 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::Path;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSock, FEntry, FExit, Iter, KProbe, ProgramError,
     RawTracePoint, SockOps, TracePoint,
 };
-use aya::{Btf, Ebpf, EbpfLoader, Endianness};
+use aya::{Btf, Ebpf, EbpfLoader};
 use tcptrace_common::config::Config;
 use tcptrace_common::event::{HeldFile, Overflow};
 use tcptrace_common::layout::Layout;
@@ -21,14 +20,15 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::cgroup;
 use super::programs::{Attachment, FILES, On, Skipped};
+use super::targets::Targets;
 use super::tracefs::Tracefs;
 
 /// What to load, as the plan and the options say.
 pub(crate) struct Selection<'a> {
     /// Field offsets.
     pub(crate) layout: Layout,
-    /// BTF to load with where the kernel has none of its own.
-    pub(crate) btf_file: Option<&'a Path>,
+    /// What they can be attached by.
+    pub(crate) targets: &'a Targets,
     /// Filters and switches.
     pub(crate) config: Config,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
@@ -66,7 +66,7 @@ pub(crate) struct LoadedProgram {
 /// Nothing could be loaded at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
-    /// The kernel's BTF could not be used.
+    /// aya does not take what programs are attached by.
     #[error("cannot use the kernel's BTF")]
     Btf(#[source] aya::BtfError),
     /// The object or its maps.
@@ -102,15 +102,11 @@ impl Probes {
     /// If the object, its maps or the state program are refused. Other refusals are kept: see
     /// [`Probes::refusals`].
     pub(crate) fn load(object: &[u8], selection: &Selection<'_>) -> Result<Probes, LoadError> {
-        let btf = Btf::from_sys_fs()
-            .or_else(|none| match selection.btf_file {
-                Some(file) => Btf::parse_file(file, Endianness::default()),
-                None => Err(none),
-            })
-            .map_err(LoadError::Btf)?;
+        let btf = selection.targets.to_aya().map_err(LoadError::Btf)?;
         let [layout, config] = ["LAYOUT", "CONFIG"].map(|name| format!("{name}_V{ABI_VERSION}"));
         let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+            // Only relocations need it, of which there are none: the layout is what differs.
+            .btf(None)
             .override_global(&layout, selection.layout.as_bytes(), true)
             .override_global(&config, selection.config.as_bytes(), true)
             .map_max_entries("EVENTS", selection.ring_bytes)

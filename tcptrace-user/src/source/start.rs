@@ -91,7 +91,7 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
     };
     let selection = Selection {
         layout,
-        btf_file: kernel.btf_file.as_deref(),
+        targets: &kernel.targets,
         config: Config {
             flags: scope.config.flags | note_fin_wait2,
             states: event_states(scope.states).bits(),
