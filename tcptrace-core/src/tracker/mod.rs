@@ -11,6 +11,7 @@ mod polled;
 mod stats;
 mod sweep;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::cause::Cause;
@@ -89,7 +90,8 @@ pub struct Tracker {
     births: Map<u64, Birth>,
     /// Dead sockets whose descriptor is open: they may connect again.
     dead: Map<u64, Box<Conn>>,
-    dead_order: VecDeque<u64>,
+    /// With the time of their death: one that connected and died again stands there twice.
+    dead_order: VecDeque<(u64, Mono)>,
     parted: Parted,
     overflows: Overflows,
     world: World,
@@ -313,13 +315,14 @@ impl Tracker {
     }
 
     fn remember_dead(&mut self, cookie: u64, conn: Box<Conn>) {
-        if self.dead.insert(cookie, conn).is_none() {
-            self.dead_order.push_back(cookie);
-        }
+        self.dead_order.push_back((cookie, conn.entered.latest));
+        self.dead.insert(cookie, conn);
         if self.dead_order.len() > MAX_DEAD
-            && let Some(oldest) = self.dead_order.pop_front()
+            && let Some((oldest, died)) = self.dead_order.pop_front()
+            && let Entry::Occupied(dead) = self.dead.entry(oldest)
+            && dead.get().entered.latest == died
         {
-            self.dead.remove(&oldest);
+            dead.remove();
         }
     }
 
