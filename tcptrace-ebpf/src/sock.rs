@@ -30,8 +30,6 @@ pub(crate) fn header<T>(kind: u16, cookie: u64, sk: *const u8) -> Header {
 /// reports the last change.
 #[inline(always)]
 pub(crate) fn tuple<R: Reader>(reader: R, sk: *const u8, port: u16) -> Tuple {
-    // First: the verifier takes long for a pointer, on every path to it.
-    let net = reader.pointer(sk, offset!(skc_net));
     let family: u16 = reader.read(sk, offset!(skc_family));
     let mut laddr = [0u8; 16];
     let mut raddr = [0u8; 16];
@@ -46,6 +44,7 @@ pub(crate) fn tuple<R: Reader>(reader: R, sk: *const u8, port: u16) -> Tuple {
     }
     let num: u16 = reader.read(sk, offset!(skc_num));
     let dport: u16 = reader.read(sk, offset!(skc_dport));
+    let net = reader.pointer(sk, offset!(skc_net));
     Tuple {
         laddr,
         raddr,

@@ -99,9 +99,6 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     if tp.is_null() {
         return;
     }
-    // Before flags and families make many paths of one: on each that leads to the load of a pointer
-    // the verifier searches all of the kernel's types for what it may know of it.
-    let socket = sock.pointer(sk, offset!(sk_socket));
     let sport: u16 = sock.read(tp, offset!(inet_sport));
     let tuple = sock::tuple(sock, sk, u16::from_be(sport));
     if !listener && !filter::wants_tuple(&tuple) {
@@ -115,7 +112,7 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {
         filter::unselect(cookie);
     }
-    let flags = closing(sock, socket) | flags(sock, sk, tp) | twin;
+    let flags = flags(sock, sk, tp) | twin;
     let acts = flags & STATE_OWNED != 0 && local_call(old, new);
     if new == tcp::CLOSE && flags & (STATE_NO_SOCKET | STATE_DEAD | STATE_LAST_FPUT) == 0 {
         close::remember(cookie);
@@ -176,9 +173,11 @@ fn local_call(old: u8, new: u8) -> bool {
     }
 }
 
+/// The socket first: the verifier searches all of the kernel's types for what it may know of a
+/// pointer, on each path that leads to its load.
 #[inline(always)]
 fn flags<S: Sock>(sock: S, sk: *const u8, tp: *const u8) -> u16 {
-    let mut flags = 0;
+    let mut flags = closing(sock, sock.pointer(sk, offset!(sk_socket)));
     if sock.read::<u32>(sk, offset!(sk_lock_owned)) != 0 {
         flags |= STATE_OWNED;
     }

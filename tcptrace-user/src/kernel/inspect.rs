@@ -52,8 +52,8 @@ impl Kernel {
     /// Asks. What cannot be found out is a fact as well. `btf_file` is where the field offsets are
     /// looked up, instead of in the kernel's own BTF.
     ///
-    /// Takes about 60 ms, two thirds of them for `/proc/kallsyms`. Nothing is attached, and nothing that it
-    /// loads stays.
+    /// Most of its time goes into `/proc/kallsyms`. Nothing is attached, and nothing that it loads
+    /// stays.
     ///
     /// # Errors
     /// [`Usage`] if `btf_file` cannot be read, or is no BTF.
