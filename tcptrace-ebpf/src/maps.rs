@@ -43,9 +43,10 @@ pub(crate) static STATE_ACTIVE: PerCpuArray<u32> = PerCpuArray::with_max_entries
 pub(crate) static EXPIRING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Minisockets in FIN_WAIT_2 by their ends, where segments are seen without their socket. One
-/// that finds no room is dated back from its timer.
+/// that is lost is dated back from its timer: that is why this may be an LRU map, which forgets
+/// those whose end no filter lets pass any more.
 #[map]
-pub(crate) static FIN_WAIT2: HashMap<Ends, u64> = HashMap::with_max_entries(1 << 14, 0);
+pub(crate) static FIN_WAIT2: LruHashMap<Ends, u64> = LruHashMap::with_max_entries(1 << 14, 0);
 
 /// The ends of a connection as a key, IPv4 in its v4-mapped form.
 #[repr(C)]
