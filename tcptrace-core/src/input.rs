@@ -1,5 +1,7 @@
 //! Everything that can change the tracker's state.
 
+use std::sync::Arc;
+
 use crate::cause::Cause;
 use crate::owner::{Actor, Holder, Process};
 use crate::state::TcpState;
@@ -249,4 +251,6 @@ pub enum Definition {
         /// How long an orphan may stay in FIN_WAIT_2.
         ns: u64,
     },
+    /// What a reader of the results has to know, in a sentence.
+    Note(Arc<str>),
 }

@@ -307,9 +307,21 @@ pub(super) struct World {
     pub(super) listeners: BTreeMap<(Option<u32>, u16), Vec<Listener>>,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) fin_timeouts: BTreeMap<u32, u64>,
+    /// In the order in which they came, each once.
+    pub(super) notes: Vec<Arc<str>>,
 }
 
+/// More notes than this say nothing more.
+const MAX_NOTES: usize = 256;
+
 impl World {
+    /// Remembers what a reader of the results has to know.
+    pub(super) fn note(&mut self, note: &Arc<str>) {
+        if self.notes.len() < MAX_NOTES && !self.notes.contains(note) {
+            self.notes.push(note.clone());
+        }
+    }
+
     /// The listeners that a connection may have come through: those that fit it best, several with
     /// SO_REUSEPORT. One that was closed counts where no other is left.
     pub(super) fn listeners(&self, tuple: &Tuple) -> Vec<&Listener> {

@@ -257,6 +257,7 @@ impl Tracker {
             Definition::FinTimeout { netns, ns } => {
                 self.world.fin_timeouts.insert(*netns, *ns);
             }
+            Definition::Note(note) => self.world.note(note),
         }
     }
 

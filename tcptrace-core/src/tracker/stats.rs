@@ -170,7 +170,7 @@ impl Tracker {
             estimated,
             polled_ns: self.options.polled_ns,
             mode: self.options.mode.clone(),
-            notes: Vec::new(),
+            notes: self.world.notes.iter().map(|n| n.to_string()).collect(),
         }
     }
 }
