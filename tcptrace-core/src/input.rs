@@ -147,6 +147,47 @@ pub struct Loss {
     pub mptcp: u64,
 }
 
+impl Loss {
+    /// How much was lost, for whatever reason; what was left out on purpose is not.
+    pub fn total(&self) -> u64 {
+        [
+            self.ring_full,
+            self.recursion_missed,
+            self.map_full,
+            self.read_faults,
+            self.undecodable,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+
+    /// What was lost since `before`.
+    pub fn since(&self, before: &Loss) -> Loss {
+        let since = |total: fn(&Loss) -> u64| total(self).saturating_sub(total(before));
+        Loss {
+            ring_full: since(|l| l.ring_full),
+            recursion_missed: since(|l| l.recursion_missed),
+            map_full: since(|l| l.map_full),
+            read_faults: since(|l| l.read_faults),
+            undecodable: since(|l| l.undecodable),
+            mptcp: since(|l| l.mptcp),
+        }
+    }
+}
+
+impl Input {
+    /// When it came, where it says so.
+    pub fn at(&self) -> Option<Mono> {
+        match self {
+            Input::Kernel(event) => Some(event.at),
+            Input::Tick(at) | Input::End(at) => Some(*at),
+            Input::Socket(socket) => Some(socket.at),
+            Input::Sweep(Sweep::Begin { at } | Sweep::End { at, .. }) => Some(*at),
+            Input::Lost(_) | Input::Define(_) => None,
+        }
+    }
+}
+
 /// A socket as sock_diag shows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SocketSnapshot {

@@ -38,7 +38,15 @@ fn refused(args: &[&str]) -> String {
     stderr
 }
 
-const VERBS: [&str; 5] = ["watch", "snapshot", "doctor", "completions", "man"];
+const VERBS: [&str; 7] = [
+    "watch",
+    "record",
+    "replay",
+    "snapshot",
+    "doctor",
+    "completions",
+    "man",
+];
 
 #[test]
 fn every_verb_has_help_with_examples() {
@@ -61,7 +69,7 @@ fn every_verb_has_help_with_examples() {
 
 #[test]
 fn examples_can_be_typed() {
-    for verb in ["watch", "snapshot", "doctor"] {
+    for verb in ["watch", "record", "replay", "snapshot", "doctor"] {
         let help = stdout(&[verb, "--help"]);
         let examples = help.split_once("EXAMPLES").expect(verb).1;
         for line in examples.lines().filter(|l| l.contains("tcptrace ")) {

@@ -65,7 +65,10 @@ pub(super) fn put(kind: u8, number: u32, records: u32, payload: &[u8], out: &mut
 /// Appends the payload, compressed if that makes it shorter; gives how.
 fn compress(payload: &[u8], out: &mut Vec<u8>) -> u8 {
     let start = out.len();
-    out.resize(start + lz4_flex::block::get_maximum_output_size(payload.len()), 0);
+    out.resize(
+        start + lz4_flex::block::get_maximum_output_size(payload.len()),
+        0,
+    );
     match lz4_flex::block::compress_into(payload, &mut out[start..]) {
         Ok(length) if length < payload.len() => {
             out.truncate(start + length);

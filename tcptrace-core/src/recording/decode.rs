@@ -41,12 +41,9 @@ pub(super) fn decode(block: &[u8], inputs: &mut Vec<Input>) -> Result<u64, Bad> 
 /// One record. What stands behind the fields that are known is of a later version.
 fn input(kind: u64, cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<Input, Bad> {
     Ok(match kind {
-        kind::STATE
-        | kind::ACCEPT
-        | kind::MINI
-        | kind::LEFT_OUT
-        | kind::CLOSE
-        | kind::EOF => Input::Kernel(event(kind, cursor, heard)?),
+        kind::STATE | kind::ACCEPT | kind::MINI | kind::LEFT_OUT | kind::CLOSE | kind::EOF => {
+            Input::Kernel(event(kind, cursor, heard)?)
+        }
         kind::LOST => Input::Lost(Loss {
             ring_full: cursor.number()?,
             recursion_missed: cursor.number()?,
@@ -57,9 +54,7 @@ fn input(kind: u64, cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<In
         }),
         kind::TICK => Input::Tick(time(heard)?),
         kind::SOCKET => Input::Socket(snapshot(cursor, heard)?),
-        kind::SWEEP_BEGIN => Input::Sweep(Sweep::Begin {
-            at: time(heard)?,
-        }),
+        kind::SWEEP_BEGIN => Input::Sweep(Sweep::Begin { at: time(heard)? }),
         kind::SWEEP_END => Input::Sweep(Sweep::End {
             at: time(heard)?,
             netns: inodes(cursor)?,

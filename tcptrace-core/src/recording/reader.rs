@@ -223,11 +223,13 @@ impl Reader {
             rest.starts_with(&SYNC) || rest.starts_with(&MAGIC)
         };
         let longest = SYNC.len().max(MAGIC.len());
-        let to = (1..left.len()).find(begins).unwrap_or_else(|| match self.whole {
-            true => left.len(),
-            // A mark may be cut here.
-            false => left.len().saturating_sub(longest - 1).max(1),
-        });
+        let to = (1..left.len())
+            .find(begins)
+            .unwrap_or_else(|| match self.whole {
+                true => left.len(),
+                // A mark may be cut here.
+                false => left.len().saturating_sub(longest - 1).max(1),
+            });
         self.start += to;
         self.tally.lost_bytes += to as u64;
     }

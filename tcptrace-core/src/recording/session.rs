@@ -8,7 +8,7 @@ use crate::time::{Mono, WallAnchor};
 use crate::tracker::Minisockets;
 
 /// The first block of every file of a recording.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Session {
     /// The same in all files of a recording, and in no other's.
     pub recording: [u8; 16],
@@ -32,7 +32,7 @@ pub struct Session {
 }
 
 /// How the inputs came to be, as far as the tracker's answers depend on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capture {
     /// `full`, `partial` or `netlink`.
     pub mode: String,
@@ -111,25 +111,7 @@ impl Session {
 
     /// Reads the payload of a block. Facts that are not known are skipped.
     pub(super) fn decode(payload: &[u8]) -> Result<Session, Bad> {
-        let mut session = Session {
-            recording: [0; 16],
-            part: 1,
-            anchor: WallAnchor::default(),
-            capture: Capture {
-                mode: String::new(),
-                minisockets: Minisockets::Ignored,
-                selective: false,
-                polled_ns: None,
-                states: StateSet::EMPTY,
-                shown: StateSet::EMPTY,
-                min_age_ns: 0,
-            },
-            program: String::new(),
-            host: String::new(),
-            kernel: String::new(),
-            boot_id: String::new(),
-            facts: String::new(),
-        };
+        let mut session = Session::default();
         let mut cursor = Cursor::new(payload);
         while !cursor.is_empty() {
             let number = cursor.number()?;

@@ -148,7 +148,13 @@ mod tests {
 
     #[test]
     fn what_is_near_is_short() {
-        for (value, before, len) in [(5, 5, 1), (4, 5, 1), (68, 5, 1), (69, 5, 2), (0, u64::MAX, 1)] {
+        for (value, before, len) in [
+            (5, 5, 1),
+            (4, 5, 1),
+            (68, 5, 1),
+            (69, 5, 2),
+            (0, u64::MAX, 1),
+        ] {
             let mut out = Vec::new();
             put_delta(&mut out, value, before);
             assert_eq!(out.len(), len, "{value} after {before}");
@@ -159,7 +165,11 @@ mod tests {
     fn a_number_that_is_too_long_or_cut_is_refused() {
         let too_long = [0xff; 9].iter().copied().chain([2]).collect::<Vec<u8>>();
         for bytes in [&too_long[..], &[0xff; 11], &[0x80], &[]] {
-            assert_eq!(Cursor::new(bytes).number(), Err(Bad::Malformed), "{bytes:?}");
+            assert_eq!(
+                Cursor::new(bytes).number(),
+                Err(Bad::Malformed),
+                "{bytes:?}"
+            );
         }
         assert_eq!(Cursor::new(&[200, 1, 0]).bytes(), Err(Bad::Malformed));
     }

@@ -34,7 +34,7 @@ pub fn to_text(summary: &Summary, terminal: Option<usize>, color: bool) -> Strin
 }
 
 /// `data: complete`, or what is missing.
-fn completeness(c: &Completeness) -> String {
+pub fn completeness(c: &Completeness) -> String {
     let missing = c.missing().filter(|(n, _)| *n > 0);
     let missing: Vec<String> = missing.map(|(n, what)| format!("{what}: {n}")).collect();
     let polled = c.polled_ns.map(|ns| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cause::Cause;
 use crate::change::View;
 use crate::infer;
-use crate::input::SocketSnapshot;
+use crate::input::{Definition, SocketSnapshot};
 use crate::owner::{Actor, Comm, Holder, Owner, Process};
 use crate::state::TcpState;
 use crate::time::{Age, Mono};
@@ -320,6 +320,21 @@ impl World {
         if self.notes.len() < MAX_NOTES && !self.notes.contains(note) {
             self.notes.push(note.clone());
         }
+    }
+
+    /// Everything that definitions told, the holders of sockets aside.
+    pub(super) fn definitions(&self) -> Vec<Definition> {
+        let notes = self.notes.iter().cloned().map(Definition::Note);
+        let timeouts = self.fin_timeouts.iter();
+        let timeouts = timeouts.map(|(netns, ns)| Definition::FinTimeout {
+            netns: *netns,
+            ns: *ns,
+        });
+        let processes = self.processes.values().cloned();
+        notes
+            .chain(timeouts)
+            .chain(processes.map(Definition::Process))
+            .collect()
     }
 
     /// The listeners that a connection may have come through: those that fit it best, several with

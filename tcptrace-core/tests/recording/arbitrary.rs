@@ -25,12 +25,14 @@ pub(crate) fn input() -> impl Strategy<Value = Input> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    (any::<u64>(), any::<u32>(), few(), few(), body()).prop_map(|(at, cpu, cookie, sk, body)| Event {
-        at: Mono(at),
-        cpu,
-        cookie,
-        sk,
-        body,
+    (any::<u64>(), any::<u32>(), few(), few(), body()).prop_map(|(at, cpu, cookie, sk, body)| {
+        Event {
+            at: Mono(at),
+            cpu,
+            cookie,
+            sk,
+            body,
+        }
     })
 }
 
@@ -51,18 +53,25 @@ fn body() -> impl Strategy<Value = EventBody> {
 
 fn state_change() -> impl Strategy<Value = StateChange> {
     let numbers = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u32>());
-    (tuple(), state(), state(), numbers, prop::option::of(actor())).prop_map(
-        |(tuple, old, new, (flags, err, recv_q, send_q), actor)| StateChange {
-            tuple,
-            old,
-            new,
-            flags,
-            err,
-            recv_q,
-            send_q,
-            actor,
-        },
+    (
+        tuple(),
+        state(),
+        state(),
+        numbers,
+        prop::option::of(actor()),
     )
+        .prop_map(
+            |(tuple, old, new, (flags, err, recv_q, send_q), actor)| StateChange {
+                tuple,
+                old,
+                new,
+                flags,
+                err,
+                recv_q,
+                send_q,
+                actor,
+            },
+        )
 }
 
 fn mini_op() -> impl Strategy<Value = MiniOp> {
@@ -78,7 +87,14 @@ fn mini_op() -> impl Strategy<Value = MiniOp> {
 
 fn loss() -> impl Strategy<Value = Loss> {
     any::<[u64; 6]>().prop_map(
-        |[ring_full, recursion_missed, map_full, read_faults, undecodable, mptcp]| Loss {
+        |[
+            ring_full,
+            recursion_missed,
+            map_full,
+            read_faults,
+            undecodable,
+            mptcp,
+        ]| Loss {
             ring_full,
             recursion_missed,
             map_full,
@@ -91,7 +107,12 @@ fn loss() -> impl Strategy<Value = Loss> {
 
 fn snapshot() -> impl Strategy<Value = SocketSnapshot> {
     let times = any::<[Option<u32>; 3]>();
-    let rest = (any::<[u32; 4]>(), any::<Option<u64>>(), any::<Option<u8>>(), any::<[bool; 2]>());
+    let rest = (
+        any::<[u32; 4]>(),
+        any::<Option<u64>>(),
+        any::<Option<u8>>(),
+        any::<[bool; 2]>(),
+    );
     (any::<u64>(), few(), tuple(), state(), timer(), times, rest).prop_map(
         |(at, cookie, tuple, state, timer, times, (numbers, cgroup, shutdown, [mini, mptcp]))| {
             let [inode, uid, recv_q, send_q] = numbers;

@@ -54,28 +54,69 @@ impl Churn {
             tuple: Tuple::new(local, remote, Some(4_026_531_840)),
             actor,
         };
-        let client = end(2 * number + 7_000, slot, client_end, server_end, actor(4711, "client"));
-        let server = end(2 * number + 7_001, slot + 64, server_end, client_end, actor(800, "server"));
+        let client = end(
+            2 * number + 7_000,
+            slot,
+            client_end,
+            server_end,
+            actor(4711, "client"),
+        );
+        let server = end(
+            2 * number + 7_001,
+            slot + 64,
+            server_end,
+            client_end,
+            actor(800, "server"),
+        );
         let unbound = Socket {
-            tuple: Tuple::new(([127, 1, 0, host], 0).into(), server_end, client.tuple.netns),
+            tuple: Tuple::new(
+                ([127, 1, 0, host], 0).into(),
+                server_end,
+                client.tuple.netns,
+            ),
             ..client
         };
-        let listener = Socket { cookie: 0, ..server };
+        let listener = Socket {
+            cookie: 0,
+            ..server
+        };
         self.state(unbound, Close, SynSent, true);
         self.state(listener, Listen, SynRecv, false);
         self.state(server, SynRecv, Established, false);
         self.state(client, SynSent, Established, false);
         let (tuple, actor, state) = (server.tuple, server.actor, Established);
         let fd = Some(5);
-        self.event(server, EventBody::Accept { tuple, actor, fd, state });
+        self.event(
+            server,
+            EventBody::Accept {
+                tuple,
+                actor,
+                fd,
+                state,
+            },
+        );
         self.state(client, Established, FinWait1, true);
         self.state(server, Established, CloseWait, false);
         self.state(client, FinWait1, FinWait2, false);
-        self.event(server, EventBody::Eof { actor: server.actor });
+        self.event(
+            server,
+            EventBody::Eof {
+                actor: server.actor,
+            },
+        );
         self.state(server, CloseWait, LastAck, true);
-        let op = MiniOp::Armed { timeout_ns: 60_000_000_000 };
+        let op = MiniOp::Armed {
+            timeout_ns: 60_000_000_000,
+        };
         let (tuple, substate) = (client.tuple, TimeWait);
-        self.event(client, EventBody::Mini { tuple, substate, op });
+        self.event(
+            client,
+            EventBody::Mini {
+                tuple,
+                substate,
+                op,
+            },
+        );
         self.state(client, FinWait2, Close, false);
         self.state(server, LastAck, Close, false);
     }

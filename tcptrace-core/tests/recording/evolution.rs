@@ -60,8 +60,8 @@ fn what_a_later_minor_version_adds_is_passed() {
         item(
             18,
             &[
-                0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 4, 1, 2, 3, 4, 1, 0, 1, 2, 0, 0, 0, 30, 0, 0,
-                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 4, 1, 2, 3, 4, 1, 0, 1, 2, 0, 0, 0, 30, 0,
+                0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
             ],
         ),
         item(19, &[]),
@@ -70,7 +70,12 @@ fn what_a_later_minor_version_adds_is_passed() {
         preamble(1, 7),
         block(1, 0, 0, &session()),
         block(9, 1, 3, b"a kind of block that is not known"),
-        block(2, 2, records.len() as u32, &[&times[..], &records.concat()].concat()),
+        block(
+            2,
+            2,
+            records.len() as u32,
+            &[&times[..], &records.concat()].concat(),
+        ),
         block(3, 3, 0, &[0, 5, 1, 1, 1]),
     ]
     .concat();

@@ -25,7 +25,7 @@ fn session() -> Session {
             selective: false,
             polled_ns: None,
             states: StateSet::all(),
-            shown: "cw,fw2,tw".parse().unwrap(),
+            shown: "cw,fw2,tw".parse().expect("it fits"),
             min_age_ns: 1_000_000_000,
         },
         program: "0.1.0".to_owned(),
@@ -41,7 +41,7 @@ fn file(inputs: &[Input], per_block: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = Writer::begin(&session(), &mut out);
     for (number, input) in inputs.iter().enumerate() {
-        writer.append(input).unwrap();
+        writer.append(input).expect("it fits");
         if (number + 1) % per_block == 0 {
             writer.flush(&mut out);
         }
@@ -91,7 +91,7 @@ proptest! {
         per_block in 1usize..40,
         piece in 1usize..5_000,
     ) {
-        let read = read(&file(&inputs, per_block), piece).unwrap();
+        let read = read(&file(&inputs, per_block), piece).expect("it fits");
         prop_assert_eq!(&read.inputs, &inputs);
         prop_assert_eq!(read.sessions, vec![session(), session()]);
         prop_assert_eq!((read.gaps, read.ended), (0, Some(Ending::Ended)));
@@ -109,7 +109,7 @@ proptest! {
         let mut bytes = file(&inputs, 4);
         let place = place.index(bytes.len());
         bytes[place] ^= flip;
-        let read = read(&bytes, 700).unwrap();
+        let read = read(&bytes, 700).expect("it fits");
         let lost = inputs.len() - read.inputs.len();
         prop_assert!(lost <= 4, "{lost}");
         prop_assert!(!read.sessions.is_empty());
@@ -124,7 +124,7 @@ proptest! {
         let mut after = file(&[], 1);
         let begun = after.len() as u64;
         after.extend(&bytes);
-        let read = read(&after, piece).unwrap();
+        let read = read(&after, piece).expect("it fits");
         prop_assert!(read.tally.lost_bytes <= after.len() as u64 - begun);
     }
 
@@ -133,7 +133,7 @@ proptest! {
     fn any_records_are_survived(records in prop::collection::vec(any::<u8>(), 0..300), count in 0u32..9) {
         let mut bytes = file(&[], 1);
         bytes.extend(evolution::block(2, 3, count, &records));
-        let read = read(&bytes, 4_096).unwrap();
+        let read = read(&bytes, 4_096).expect("it fits");
         prop_assert!(read.inputs.len() as u64 + read.tally.unknown <= u64::from(count));
     }
 }
@@ -147,16 +147,24 @@ fn a_file_cut_at_any_byte_gives_its_whole_blocks_and_the_rest_in_bytes() {
         .collect();
     let ends = [&starts[1..], &[whole.len()]].concat();
     for cut in 16..whole.len() {
-        let read = read(&whole[..cut], 512).unwrap();
+        let read = read(&whole[..cut], 512).expect("it fits");
         let blocks = ends.iter().filter(|end| **end <= cut).count();
         assert_eq!(read.tally.blocks, blocks as u64, "cut at {cut}");
         let kept = blocks.saturating_sub(2) * 20;
-        assert_eq!(read.inputs, inputs[..kept.min(inputs.len())], "cut at {cut}");
+        assert_eq!(
+            read.inputs,
+            inputs[..kept.min(inputs.len())],
+            "cut at {cut}"
+        );
         let whole_bytes = match blocks {
             0 => 16,
             _ => starts[blocks],
         };
-        assert_eq!(read.tally.lost_bytes, (cut - whole_bytes) as u64, "cut at {cut}");
+        assert_eq!(
+            read.tally.lost_bytes,
+            (cut - whole_bytes) as u64,
+            "cut at {cut}"
+        );
         assert_eq!(read.ended, None);
     }
 }
@@ -165,7 +173,7 @@ fn a_file_cut_at_any_byte_gives_its_whole_blocks_and_the_rest_in_bytes() {
 fn files_may_follow_one_another() {
     let inputs = churn::inputs(3);
     let bytes = [file(&inputs, 9), file(&inputs, 9)].concat();
-    let read = read(&bytes, 333).unwrap();
+    let read = read(&bytes, 333).expect("it fits");
     assert_eq!(read.inputs, [inputs.clone(), inputs].concat());
     assert_eq!((read.sessions.len(), read.gaps), (4, 0));
 }
@@ -178,9 +186,12 @@ fn a_block_that_is_missing_is_a_gap() {
         .filter(|at| whole[*at..].starts_with(b"\xb1TCB"))
         .collect();
     let bytes = [&whole[..starts[2]], &whole[starts[3]..]].concat();
-    let read = read(&bytes, 4_096).unwrap();
+    let read = read(&bytes, 4_096).expect("it fits");
     assert_eq!(read.inputs, inputs[10..]);
-    assert_eq!((read.gaps, read.tally.gaps, read.tally.lost_bytes), (1, 1, 0));
+    assert_eq!(
+        (read.gaps, read.tally.gaps, read.tally.lost_bytes),
+        (1, 1, 0)
+    );
 }
 
 #[test]
@@ -198,7 +209,7 @@ fn an_event_takes_few_bytes() {
     let mut out = Vec::new();
     let mut writer = Writer::begin(&session(), &mut out);
     for input in &inputs {
-        writer.append(input).unwrap();
+        writer.append(input).expect("it fits");
         if writer.is_full() {
             writer.flush(&mut out);
         }

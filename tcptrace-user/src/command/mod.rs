@@ -3,7 +3,10 @@
 mod completions;
 mod doctor;
 mod man;
+mod record;
+mod replay;
 mod snapshot;
+mod trace;
 mod watch;
 
 use std::io::{self, Write};
@@ -19,6 +22,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let terminal = Terminal::of(&cli.global);
     match cli.command {
         Command::Watch(typed) => watch::run(&options::Watch::resolve(typed, terminal)?),
+        Command::Record(typed) => record::run(&options::Record::resolve(typed, terminal)?),
+        Command::Replay(typed) => replay::run(&options::Replay::resolve(typed, terminal)?),
         Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),
         Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(typed, terminal)),
         Command::Completions { shell } => completions::run(shell),
