@@ -56,6 +56,8 @@ EXAMPLES
       four minutes of it, with the time
   tcptrace replay night.rec -s close_wait --min-age 30s --by comm,peer
       another question to the same recording
+  tcptrace replay night.rec --conn 10.1.0.5:41822-10.0.0.9:443
+      what became of one connection: who did what when, and what was not seen
   tcptrace replay night.rec --transitions --json > night.jsonl
       every state change as JSON lines
   tcptrace replay /var/log/tcp.rec.* --strict > /dev/null || echo 'something is missing'

@@ -13,6 +13,7 @@ mod moment;
 mod netlink;
 mod netns;
 mod options;
+mod pace;
 mod pipeline;
 mod privileges;
 mod proc;

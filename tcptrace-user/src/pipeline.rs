@@ -12,6 +12,9 @@ use crate::recorder::{Progress, Recorder};
 
 /// Shows changes.
 pub(crate) trait Sink {
+    /// Hears of an input, before what follows from it.
+    fn input(&mut self, _: &Input) {}
+
     /// Takes one change.
     ///
     /// # Errors
@@ -55,6 +58,7 @@ impl<S: Sink> Pipeline<S> {
         if let Some(recorder) = &mut self.recorder {
             recorder.append(input);
         }
+        self.sink.input(input);
         self.tracker.apply(input, &mut self.changes);
         let changes = std::mem::take(&mut self.changes);
         let shown = changes

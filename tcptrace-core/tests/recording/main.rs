@@ -169,6 +169,32 @@ fn a_file_cut_at_any_byte_gives_its_whole_blocks_and_the_rest_in_bytes() {
     }
 }
 
+/// A power cut in a real recording, at every byte: a prefix of its inputs is left, and the rest is
+/// counted.
+#[test]
+fn a_stored_recording_cut_at_any_byte_gives_a_prefix() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/recordings/lifecycle-1.0.rec"
+    );
+    let bytes = std::fs::read(path).expect("the stored recording");
+    let whole = read(&bytes, 1 << 20).expect("it is one");
+    assert_eq!((whole.gaps, whole.ended), (0, Some(Ending::Ended)));
+    assert!(whole.inputs.len() > 100);
+    let mut kept = 0;
+    for cut in 16..bytes.len() {
+        let read = read(&bytes[..cut], 1 << 20).expect("it is one still");
+        assert!(whole.inputs.starts_with(&read.inputs), "cut at {cut}");
+        assert!(read.inputs.len() >= kept, "cut at {cut}");
+        assert!(
+            read.tally.lost_bytes < 5_000 && read.ended.is_none(),
+            "cut at {cut}"
+        );
+        kept = read.inputs.len();
+    }
+    assert_eq!(kept, whole.inputs.len());
+}
+
 #[test]
 fn files_may_follow_one_another() {
     let inputs = churn::inputs(3);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tcptrace_core::report::summary::Key;
+use tcptrace_core::report::timeline::Wanted;
 use tcptrace_core::time::parse_duration;
 
 use super::{Filters, Timestamp, Tracing, bytes};
@@ -67,6 +68,13 @@ pub(crate) struct Replay {
     /// So many times as fast as it happened; max: at once
     #[arg(long, value_name = "X|max", default_value = "max", value_parser = parse_speed)]
     pub(crate) speed: Speed,
+    /// Print what became of one connection: its ends, as in 10.0.0.5:41822-10.0.0.9:443, or its id
+    #[arg(
+        long,
+        value_name = "TUPLE|ID",
+        conflicts_with_all = ["transitions", "by", "state", "min_age", "timestamp", "wide"]
+    )]
+    pub(crate) conn: Option<Wanted>,
     /// Exit with 4 if anything is missing: of the recording, or of what it tells
     #[arg(long)]
     pub(crate) strict: bool,

@@ -3,21 +3,26 @@
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tcptrace_core::change::Change;
 use tcptrace_core::filter::Filter;
-use tcptrace_core::input::{Definition, Input};
+use tcptrace_core::input::{Definition, Input, Sweep};
 use tcptrace_core::recording::Capture;
+use tcptrace_core::report::summary::Completeness;
+use tcptrace_core::report::summary_text;
+use tcptrace_core::report::timeline::Timeline;
 use tcptrace_core::state::StateSet;
-use tcptrace_core::time::Mono;
+use tcptrace_core::time::{Mono, WallAnchor};
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 
 use super::trace::WRITE;
 use crate::end::End;
-use crate::error::EXIT_INCOMPLETE;
+use crate::error::{EXIT_INCOMPLETE, Usage};
+use crate::moment::Moment;
 use crate::options::Replay;
+use crate::pace::Pace;
 use crate::pipeline::{Pipeline, Sink};
 use crate::recorder::Progress;
 use crate::screen::Screen;
@@ -30,62 +35,123 @@ use crate::source::start;
 /// If the files are none, or not of one recording, or cannot be read.
 pub(crate) fn run(options: &Replay) -> anyhow::Result<ExitCode> {
     let recording = Recording::open(&options.files)?;
+    let anchor = recording.session().anchor;
+    let capture = recording.session().capture.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(replay(options, recording))
+    let closed = options.from.is_some();
+    let complete = match &options.conn {
+        None => {
+            let tracker = tracker_options(options, &capture)?;
+            let screen = Screen::new(&options.look, anchor).context(WRITE)?;
+            let gate = Gate { screen, closed };
+            let replayed = runtime.block_on(replay(options, recording, tracker, gate))?;
+            let Some((tracker, mut gate, missing)) = replayed else {
+                return Ok(ExitCode::SUCCESS);
+            };
+            let mut summary = tracker.summary();
+            missing.tell(&mut summary.completeness);
+            let at = tracker.now();
+            gate.screen.summary(&summary, at).context(WRITE)?;
+            summary.completeness.complete()
+        }
+        Some(wanted) => {
+            let tracker = one_life(options, &capture);
+            let timeline = Timeline::new(wanted.clone());
+            let story = Story { timeline, closed };
+            let replayed = runtime.block_on(replay(options, recording, tracker, story))?;
+            let Some((tracker, story, missing)) = replayed else {
+                return Ok(ExitCode::SUCCESS);
+            };
+            let mut completeness = tracker.summary().completeness;
+            missing.tell(&mut completeness);
+            let complete = completeness.complete();
+            if !complete {
+                let data = summary_text::completeness(&completeness);
+                options.look.terminal.notice(&data);
+            }
+            print(&story.timeline, anchor, options.look.json)?;
+            complete
+        }
+    };
+    Ok(match options.strict && !complete {
+        true => ExitCode::from(EXIT_INCOMPLETE),
+        false => ExitCode::SUCCESS,
+    })
 }
 
-async fn replay(options: &Replay, mut recording: Recording) -> anyhow::Result<ExitCode> {
+fn print(timeline: &Timeline, anchor: WallAnchor, json: bool) -> anyhow::Result<()> {
+    if timeline.is_empty() {
+        return Err(Usage::new(
+            "no such connection in what was replayed",
+            "`tcptrace replay FILE --transitions --json` lists all with their ids and ends",
+        )
+        .into());
+    }
+    let mut document = Vec::new();
+    match json {
+        false => document.extend(timeline.to_text(anchor).into_bytes()),
+        true => {
+            for object in timeline.to_json(anchor) {
+                serde_json::to_writer(&mut document, &object)?;
+                document.push(b'\n');
+            }
+        }
+    }
+    super::print(&document).context(WRITE)
+}
+
+/// Replays what was asked for; `None`: whoever read it went away.
+async fn replay<S: Shown>(
+    options: &Replay,
+    mut recording: Recording,
+    tracker: Options,
+    sink: S,
+) -> anyhow::Result<Option<(Tracker, S, Missing)>> {
     let mut end = End::new()?;
     let session = recording.session();
-    let (anchor, capture) = (session.anchor, session.capture.clone());
-    let of = |moment: &Option<crate::moment::Moment>| {
-        moment
-            .as_ref()
-            .map(|moment| moment.of(anchor, &options.zone))
-    };
-    let (from, to) = (of(&options.from), of(&options.to));
-    let (states, transitions) = options.states(&capture)?;
-    let gate = Gate {
-        screen: Screen::new(&options.look, anchor).context(WRITE)?,
-        open: from.is_none(),
-    };
-    let options_of_tracker = tracker_options(options, &capture, states, transitions);
-    let ticks = !ticks_fit(&capture, &options_of_tracker.filter);
-    let tracker = Tracker::new(options_of_tracker);
+    let of = |moment: &Moment| moment.of(session.anchor, &options.zone);
     let mut replay = Running {
-        pipeline: Pipeline::new(None, tracker, gate),
-        from,
-        to,
-        ticks,
+        ticks: !ticks_fit(&session.capture, &tracker.filter),
+        dumping: false,
+        pipeline: Pipeline::new(None, Tracker::new(tracker), sink),
+        from: options.from.as_ref().map(of),
+        to: options.to.as_ref().map(of),
         pace: options.speed.map(Pace::new),
         past: false,
         ended: false,
     };
     let mut inputs = Vec::new();
     let mut interrupted = false;
+    let mut gaps = 0;
     let mut step = Step::More;
     while step != Step::Done && !replay.past && !interrupted {
         inputs.clear();
         step = recording.next(&mut inputs)?;
+        if recording.missing().gaps > gaps {
+            gaps = recording.missing().gaps;
+            replay.pipeline.sink().gap();
+            // Its end may be what is missing.
+            replay.dumping = false;
+        }
         interrupted = end.reached_within(Duration::ZERO).await;
         for input in &inputs {
-            if replay.past || interrupted {
-                break;
-            }
             let wait = replay.wait(input);
             if !wait.is_zero() {
                 if !replay.pipeline.pause().context(WRITE)? {
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(None);
                 }
                 interrupted = end.reached_within(wait).await;
+            }
+            if replay.past || interrupted {
+                break;
             }
             replay.feed(input).context(WRITE)?;
         }
         if !replay.pipeline.pause().context(WRITE)? {
-            return Ok(ExitCode::SUCCESS);
+            return Ok(None);
         }
     }
     let missing = recording.missing();
@@ -95,26 +161,14 @@ async fn replay(options: &Replay, mut recording: Recording) -> anyhow::Result<Ex
         replay.pipeline.feed(&Input::Define(note)).context(WRITE)?;
     }
     replay.end().context(WRITE)?;
-    let (tracker, mut gate, _) = replay.pipeline.into_parts();
-    let mut summary = tracker.summary();
-    summary.completeness.unread_bytes = missing.bytes;
-    summary.completeness.gaps = missing.gaps;
-    gate.screen
-        .summary(&summary, tracker.now())
-        .context(WRITE)?;
-    Ok(match options.strict && !summary.completeness.complete() {
-        true => ExitCode::from(EXIT_INCOMPLETE),
-        false => ExitCode::SUCCESS,
-    })
+    let (tracker, sink, _) = replay.pipeline.into_parts();
+    Ok(Some((tracker, sink, missing)))
 }
 
-fn tracker_options(
-    options: &Replay,
-    capture: &Capture,
-    states: StateSet,
-    transitions: StateSet,
-) -> Options {
-    Options {
+/// As a live run with these options would have it.
+fn tracker_options(options: &Replay, capture: &Capture) -> Result<Options, Usage> {
+    let (states, transitions) = options.states(capture)?;
+    Ok(Options {
         filter: Filter {
             states,
             min_age_ns: options.min_age_ns.unwrap_or(capture.min_age_ns),
@@ -122,11 +176,31 @@ fn tracker_options(
         },
         transitions,
         by: options.by.clone(),
-        // As a live run with these states would have it.
         minisockets: match start::watches_minisockets(states.union(transitions)) {
             true => capture.minisockets,
             false => Minisockets::Ignored,
         },
+        ..all_of(capture)
+    })
+}
+
+/// Every transition, and nothing that is stuck.
+fn one_life(options: &Replay, capture: &Capture) -> Options {
+    Options {
+        filter: Filter {
+            states: StateSet::EMPTY,
+            ..options.filter.clone()
+        },
+        ..all_of(capture)
+    }
+}
+
+fn all_of(capture: &Capture) -> Options {
+    Options {
+        filter: Filter::default(),
+        transitions: capture.states,
+        by: Vec::new(),
+        minisockets: capture.minisockets,
         selective: capture.selective,
         polled_ns: capture.polled_ns,
         mode: capture.mode.clone(),
@@ -162,14 +236,23 @@ fn notes(missing: Missing) -> Vec<String> {
     notes
 }
 
+impl Missing {
+    fn tell(self, completeness: &mut Completeness) {
+        completeness.unread_bytes = self.bytes;
+        completeness.gaps = self.gaps;
+    }
+}
+
 /// A replay on its way.
-struct Running {
-    pipeline: Pipeline<Gate>,
+struct Running<S> {
+    pipeline: Pipeline<S>,
     /// What was before is taken in silence; `None`: the beginning, or it is past.
     from: Option<Mono>,
     to: Option<Mono>,
     /// Ticks are owed that are not in the recording.
     ticks: bool,
+    /// In the midst of a dump, after which come the owners of what it showed: no ticks.
+    dumping: bool,
     pace: Option<Pace>,
     /// What follows was not asked for.
     past: bool,
@@ -177,7 +260,7 @@ struct Running {
     ended: bool,
 }
 
-impl Running {
+impl<S: Shown> Running<S> {
     /// How long to wait before an input.
     fn wait(&mut self, input: &Input) -> Duration {
         match (&mut self.pace, input.at(), self.from) {
@@ -193,7 +276,13 @@ impl Running {
                 (self.past, self.ended) = (true, true);
                 return self.pipeline.feed(&Input::End(to));
             }
-            self.ticks_before(at)?;
+            match input {
+                Input::Sweep(sweep) => self.dumping = matches!(sweep, Sweep::Begin { .. }),
+                // What is looked up for a socket follows its row.
+                Input::Socket(_) => {}
+                _ if self.dumping => {}
+                _ => self.ticks_before(at)?,
+            }
             if self.from.is_some_and(|from| at >= from) {
                 self.begin()?;
             }
@@ -208,7 +297,7 @@ impl Running {
             return Ok(());
         };
         self.pipeline.restart(from);
-        self.pipeline.sink().open = true;
+        self.pipeline.sink().open();
         self.pipeline.feed(&Input::Tick(from))
     }
 
@@ -235,17 +324,34 @@ impl Running {
     }
 }
 
+/// What a replay fills.
+trait Shown: Sink {
+    /// What comes from here on was asked for.
+    fn open(&mut self);
+
+    /// A part of the recording is missing here.
+    fn gap(&mut self);
+}
+
 /// The screen, which may be closed.
 struct Gate {
     screen: Screen,
-    open: bool,
+    closed: bool,
+}
+
+impl Shown for Gate {
+    fn open(&mut self) {
+        self.closed = false;
+    }
+
+    fn gap(&mut self) {}
 }
 
 impl Sink for Gate {
     fn change(&mut self, change: &Change) -> io::Result<()> {
-        match self.open {
-            true => self.screen.change(change),
-            false => Ok(()),
+        match self.closed {
+            false => self.screen.change(change),
+            true => Ok(()),
         }
     }
 
@@ -254,28 +360,37 @@ impl Sink for Gate {
     }
 }
 
-/// Keeps the time of the recording, so many times as fast.
-struct Pace {
-    times: f64,
-    began: Option<(Instant, Mono)>,
+/// What became of one connection, told when all is known.
+struct Story {
+    timeline: Timeline,
+    closed: bool,
 }
 
-impl Pace {
-    fn new(times: f64) -> Pace {
-        Pace { times, began: None }
+impl Shown for Story {
+    fn open(&mut self) {
+        self.closed = false;
     }
 
-    fn wait(&mut self, at: Mono) -> Duration {
-        /// Waits that are shorter are not worth it.
-        const LEAST: Duration = Duration::from_millis(2);
-        let now = Instant::now();
-        let (began, first) = *self.began.get_or_insert((now, at));
-        let seconds = at.since(first) as f64 / 1e9 / self.times;
-        let due = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        let wait = due.saturating_sub(now.duration_since(began));
-        match wait < LEAST {
-            true => Duration::ZERO,
-            false => wait,
+    fn gap(&mut self) {
+        self.timeline.gap();
+    }
+}
+
+impl Sink for Story {
+    fn input(&mut self, input: &Input) {
+        if !self.closed {
+            self.timeline.input(input);
         }
+    }
+
+    fn change(&mut self, change: &Change) -> io::Result<()> {
+        if !self.closed {
+            self.timeline.change(change);
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, _: &Tracker, _: Option<Progress>) -> io::Result<bool> {
+        Ok(true)
     }
 }

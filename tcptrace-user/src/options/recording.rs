@@ -8,6 +8,7 @@ use std::time::Duration;
 use tcptrace_core::filter::Filter;
 use tcptrace_core::recording::Capture;
 use tcptrace_core::report::summary::Key;
+use tcptrace_core::report::timeline::Wanted;
 use tcptrace_core::state::StateSet;
 
 use super::{
@@ -113,6 +114,8 @@ pub(crate) struct Replay {
     pub(crate) zone: jiff::tz::TimeZone,
     /// How many times as fast as it happened; `None`: as fast as can be.
     pub(crate) speed: Option<f64>,
+    /// Tell of this connection, and of nothing else.
+    pub(crate) conn: Option<Wanted>,
     /// What is missing is a failure.
     pub(crate) strict: bool,
     /// States that were asked for; empty: those that were shown when it was recorded.
@@ -150,6 +153,7 @@ impl Replay {
                 cli::Speed::Max => None,
                 cli::Speed::Times(times) => Some(times),
             },
+            conn: typed.conn,
             strict: typed.strict,
             asked,
             min_age_ns: typed.filters.min_age,

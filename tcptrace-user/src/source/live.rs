@@ -206,11 +206,12 @@ impl Live {
     /// # Errors
     /// If the output cannot be written.
     pub(crate) fn introduce<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        // What leads nowhere at the end of a dump is forgotten: so the sockets come first.
+        self.sweep(pipeline)?;
         for definition in pipeline.tracker().definitions() {
             pipeline.feed(&Input::Define(definition))?;
         }
         pipeline.feed(&Input::Lost(self.last_loss))?;
-        self.sweep(pipeline)?;
         for holders in pipeline.tracker().holders() {
             pipeline.feed(&Input::Define(holders))?;
         }
