@@ -44,6 +44,8 @@ EXAMPLES
       for eight hours
   sudo tcptrace record -O /var/log/tcp.rec --rotate 64M --keep 10
       the last 640 MiB, in files of 64 MiB; `tcptrace replay /var/log/tcp.rec.*` reads them as one
+  sudo tcptrace record -O test.rec -- ./loadtest --quick
+      the sockets of a command and its children, while it runs
   sudo tcptrace record -O - -d 60s | tcptrace replay -
       through a pipe, and read at the other end";
 

@@ -3,6 +3,7 @@
 mod cli;
 mod clock;
 mod command;
+mod companion;
 mod embed;
 mod end;
 mod error;

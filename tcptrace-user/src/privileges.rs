@@ -10,8 +10,9 @@
 //! - CAP_BPF where the kernel refuses to read maps and to open iterators without it. Up to 5.18
 //!   `kernel.unprivileged_bpf_disabled` forbade every bpf(2) call; later it forbids to load and to
 //!   create;
-//! - CAP_DAC_OVERRIDE, CAP_CHOWN and CAP_FOWNER where recordings are rotated: new files appear in
-//!   somebody's directory, are made his, and old ones are removed.
+//! - CAP_DAC_OVERRIDE, CAP_CHOWN and CAP_FOWNER where recordings are rotated (new files appear in
+//!   somebody's directory, are made his, and old ones are removed), and where a command got a cgroup
+//!   of its own, which is removed.
 //!
 //! Landlock is no help: its domain may not look at processes outside of it, whatever the rules, so
 //! that `/proc/PID/ns/net` is closed to it.

@@ -113,7 +113,7 @@ pub(crate) fn cgroup(text: &str) -> anyhow::Result<Cgroup> {
 }
 
 /// Where the one tree of cgroup v2 is: alone, or beside those of version 1.
-fn cgroup_root() -> Option<&'static Path> {
+pub(crate) fn cgroup_root() -> Option<&'static Path> {
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .map(Path::new)
         .into_iter()

@@ -16,7 +16,7 @@ use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::pace::scaled;
 use tcptrace_tests::peer::Crowd;
 use tcptrace_tests::require;
-use tcptrace_tests::tcptrace::{command, tracer_path};
+use tcptrace_tests::tcptrace::{command, hooks, tracer_path};
 use tcptrace_tests::truth::now_ns;
 
 #[test]
@@ -575,6 +575,56 @@ fn a_pipe_is_a_recording_too() {
         told.iter().any(|line| line["id"] == leaked.s.id().as_str()),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_command_is_recorded_with_its_children_and_nobody_else() {
+    require!(root, tracer, cgroup2);
+    let lab = Lab::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("it.rec");
+    let workload = tcptrace_tests::peer::workload_path();
+    let script = format!(
+        "sleep 1; {} burst {} 20 1 < /dev/null & wait; exit 3",
+        text(&workload),
+        lab.ip
+    );
+    let mut record = lab.ns.command(tracer_path());
+    record.arg("record").args(hooks());
+    record.args(["-O", text(&file), "--", "sh", "-c", &script]);
+    let mut record = Watch::start(&mut record);
+    let mut other = lab.connect();
+    other.client.act("close C");
+    other.server.act("wait S 8");
+    let status = record.process.wait(LIMIT);
+    let err = record.process.err.text();
+    assert_eq!(status.code(), Some(0), "{err}");
+    assert!(err.contains("sh: exit status: 3"), "{err}");
+
+    let told = lines(&run(&[
+        "replay",
+        text(&file),
+        "--json",
+        "-s",
+        "all",
+        "--transitions",
+    ]));
+    let summary = &told[told.len() - 1];
+    assert_eq!(summary["states"]["close_wait"]["left"], 20, "{summary}");
+    assert_eq!(summary["completeness"]["complete"], true, "{summary}");
+    // Its server's end may be in it: until somebody accepts it, it could be anybody's.
+    let other = other.c.id();
+    assert!(
+        !told.iter().any(|line| line["id"] == other.as_str()),
+        "{told:?}"
+    );
+
+    let missing = command(&["record", "--force", "-O", text(&file), "--", "/no/such"]);
+    assert_eq!(self::status(missing), Some(2));
+    let mount = tcptrace_tests::require::cgroup2_mount().expect("cgroup2");
+    let left = fs::read_dir(mount).expect("the cgroups").flatten();
+    let mut left = left.map(|entry| entry.file_name().into_string().unwrap_or_default());
+    assert_eq!(left.find(|name| name.starts_with("tcptrace-")), None);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The options of `record` and `replay`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -35,6 +36,10 @@ pub(crate) struct Record {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) keep: Option<u32>,
+    /// Record while this command runs, and only the sockets of its processes; it runs as who runs
+    /// tcptrace
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["pid", "cgroup"])]
+    pub(crate) command: Vec<OsString>,
     /// How it is traced.
     #[command(flatten)]
     pub(crate) tracing: Tracing,

@@ -9,6 +9,7 @@ use tcptrace_core::report::summary_text;
 use tcptrace_core::tracker::Tracker;
 
 use super::trace::{self, Recording, Traced, cannot_write};
+use crate::companion::Companion;
 use crate::options::Record;
 use crate::pipeline::Sink;
 use crate::recorder::{Destination, Progress};
@@ -26,8 +27,19 @@ pub(crate) fn run(options: &Record) -> anyhow::Result<ExitCode> {
         destination: Destination::open(options.place.clone())?,
         rotate: options.rotate,
     };
+    let mut companion = match &options.command[..] {
+        [] => None,
+        words => Some(Companion::hold(words)?),
+    };
+    let mut trace = options.trace.clone();
+    let terminal = trace.terminal;
+    if let Some(companion) = &companion {
+        companion.narrow(&mut trace.filter);
+        companion.alone().inspect(|why| terminal.notice(why));
+    }
     let status = |_| Ok(Status::new(options.status));
-    let Some(traced) = trace::run(&options.trace, Some(recording), status)? else {
+    let traced = trace::run(&trace, Some(recording), companion.as_mut(), status)?;
+    let Some(traced) = traced else {
         return Ok(ExitCode::SUCCESS);
     };
     let Traced {
@@ -36,7 +48,9 @@ pub(crate) fn run(options: &Record) -> anyhow::Result<ExitCode> {
         recorded,
     } = traced;
     sink.clear();
-    let terminal = options.trace.terminal;
+    if let Some(companion) = &mut companion {
+        terminal.notice(&companion.farewell());
+    }
     let data = summary_text::completeness(&tracker.summary().completeness);
     match recorded {
         Some(Ok((name, progress))) => {

@@ -15,6 +15,7 @@ use tcptrace_core::time::{WallAnchor, duration_text};
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 
 use crate::clock;
+use crate::companion::Companion;
 use crate::end::End;
 use crate::error::{CannotRun, Failure};
 use crate::kernel::inspect::Kernel;
@@ -55,6 +56,7 @@ pub(super) struct Traced<S> {
 pub(super) fn run<S: Sink>(
     trace: &Trace,
     recording: Option<Recording>,
+    companion: Option<&mut Companion>,
     sink: impl FnOnce(WallAnchor) -> io::Result<S>,
 ) -> anyhow::Result<Option<Traced<S>>> {
     let asked = super::plan_options(&trace.hooks)?;
@@ -80,6 +82,7 @@ pub(super) fn run<S: Sink>(
         &mut kernel,
         (plan, &asked),
         recording,
+        companion,
         sink,
     ))
 }
@@ -100,6 +103,7 @@ async fn attached<S: Sink>(
     kernel: &mut Kernel,
     (plan, asked): (Plan, &PlanOptions),
     recording: Option<Recording>,
+    mut companion: Option<&mut Companion>,
     sink: impl FnOnce(WallAnchor) -> io::Result<S>,
 ) -> anyhow::Result<Option<Traced<S>>> {
     // Before anything is attached, so that no signal finds us without a summary.
@@ -117,7 +121,9 @@ async fn attached<S: Sink>(
     };
     // Whatever takes more privileges than the run does stands above this line.
     let rotates = recording.as_ref().is_some_and(|r| r.rotate.is_some());
-    let needs = needs(trace, probes.as_ref(), rotates);
+    // A companion's cgroup is removed at the end.
+    let new_files = rotates || companion.is_some();
+    let needs = needs(trace, probes.as_ref(), new_files);
     privileges::give_up(needs, || probes.as_mut().is_none_or(Probes::usable))
         .context("cannot give up the privileges that are not needed any more")?;
     let capture = capture(trace, &plan, &scope, probes.as_ref());
@@ -154,7 +160,8 @@ async fn attached<S: Sink>(
         netns: trace.filter.netns.clone(),
         polled_ns,
     };
-    let owner_filter = selective.then(|| owner_filter(trace));
+    let tree = companion.as_ref().and_then(|c| c.cgroup());
+    let owner_filter = selective.then(|| owner_filter(trace, tree));
     let mut live = Live::new(probes, start::decoder(kernel), owner_filter, dumps);
     live.bootstrap(&mut pipeline).context(WRITE)?;
     pipeline.pause()?;
@@ -163,6 +170,9 @@ async fn attached<S: Sink>(
         "{} (mode {}); {there} already there; ^C ends with a summary",
         trace.begun, plan.mode
     ));
+    if let Some(companion) = &mut companion {
+        companion.go()?;
+    }
     end.after(trace.duration_ns);
     let mut told = BTreeSet::new();
     loop {
@@ -172,7 +182,8 @@ async fn attached<S: Sink>(
                 tell(&mut pipeline, &notice)?;
             }
         }
-        if end.reached_within(live.pause()).await {
+        let alone = companion.as_mut().is_some_and(|c| c.ended().is_some());
+        if alone || end.reached_within(live.pause()).await {
             break;
         }
         live.step(&mut pipeline).context(WRITE)?;
@@ -318,10 +329,14 @@ fn selected_max() -> u32 {
     inuse.unwrap_or(0).saturating_mul(4).max(LEAST)
 }
 
-fn owner_filter(trace: &Trace) -> OwnerFilter {
+/// `tree`: only sockets that were made in this cgroup, where the kernel tells.
+fn owner_filter(trace: &Trace, tree: Option<u64>) -> OwnerFilter {
     let pids = trace.filter.pids.clone();
     Box::new(move |socket, scan| {
         let held = || scan.of(socket.cookie, Some(socket.inode)).unwrap_or(&[]);
+        if let Some(tree) = tree {
+            return !socket.mini && socket.cgroup.is_none_or(|cgroup| cgroup == tree);
+        }
         // One that nobody holds may be a listener's: the whole filter judges it later.
         if socket.mini && !pids.is_empty() {
             return false;

@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
         }),
     };
     let screen = |anchor| Screen::new(&options.look, anchor);
-    let Some(traced) = trace::run(&options.trace, recording, screen)? else {
+    let Some(traced) = trace::run(&options.trace, recording, None, screen)? else {
         return Ok(ExitCode::SUCCESS);
     };
     let Traced {

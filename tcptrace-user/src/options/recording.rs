@@ -1,6 +1,7 @@
 //! Options of `record` and `replay`.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,7 +36,9 @@ pub(crate) struct Record {
     pub(crate) place: Place,
     /// When another file is begun.
     pub(crate) rotate: Option<Rotate>,
-    /// Standard error is a terminal of so many columns.
+    /// Record while this runs; empty: nothing is run.
+    pub(crate) command: Vec<OsString>,
+    /// Standard error is a terminal, and a status line is wanted there.
     pub(crate) status: bool,
 }
 
@@ -88,6 +91,7 @@ impl Record {
                 owner: sudo_owner(),
             },
             rotate,
+            command: typed.command,
             status: io::stderr().is_terminal() && !terminal.quiet,
         })
     }
