@@ -1,5 +1,7 @@
 //! Everything that can change the tracker's state.
 
+use std::sync::Arc;
+
 use crate::cause::Cause;
 use crate::owner::{Actor, Holder, Process};
 use crate::state::TcpState;
@@ -167,6 +169,48 @@ pub struct Overflow {
     pub limit: u32,
 }
 
+impl Loss {
+    /// How much was lost, for whatever reason; what was left out on purpose is not.
+    pub fn total(&self) -> u64 {
+        [
+            self.ring_full,
+            self.recursion_missed,
+            self.map_full,
+            self.read_faults,
+            self.undecodable,
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+
+    /// What was lost since `before`.
+    pub fn since(&self, before: &Loss) -> Loss {
+        let since = |total: fn(&Loss) -> u64| total(self).saturating_sub(total(before));
+        Loss {
+            ring_full: since(|l| l.ring_full),
+            recursion_missed: since(|l| l.recursion_missed),
+            map_full: since(|l| l.map_full),
+            read_faults: since(|l| l.read_faults),
+            undecodable: since(|l| l.undecodable),
+            mptcp: since(|l| l.mptcp),
+        }
+    }
+}
+
+impl Input {
+    /// When it came, where it says so.
+    pub fn at(&self) -> Option<Mono> {
+        match self {
+            Input::Kernel(event) => Some(event.at),
+            Input::Tick(at) | Input::End(at) => Some(*at),
+            Input::Socket(socket) => Some(socket.at),
+            Input::Sweep(Sweep::Begin { at } | Sweep::End { at, .. }) => Some(*at),
+            Input::Overflow(overflow) => Some(overflow.at),
+            Input::Lost(_) | Input::Define(_) => None,
+        }
+    }
+}
+
 /// A socket as sock_diag shows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SocketSnapshot {
@@ -273,4 +317,6 @@ pub enum Definition {
         /// How long an orphan may stay in FIN_WAIT_2.
         ns: u64,
     },
+    /// What a reader of the results has to know, in a sentence.
+    Note(Arc<str>),
 }

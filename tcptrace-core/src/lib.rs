@@ -14,6 +14,7 @@ pub mod histogram;
 pub mod infer;
 pub mod input;
 pub mod owner;
+pub mod recording;
 pub mod report;
 pub mod state;
 pub mod text;

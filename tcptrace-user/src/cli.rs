@@ -14,6 +14,10 @@ use tcptrace_core::tuple::Role;
 
 use crate::examples;
 
+mod recording;
+
+pub(crate) use recording::{Record, Replay, Rotation, Speed};
+
 /// See which TCP sockets linger in CLOSE_WAIT, FIN_WAIT_2 and TIME_WAIT, whose they are, since
 /// when, and why.
 #[derive(Debug, Parser)]
@@ -64,6 +68,10 @@ pub(crate) enum ColorWhen {
 pub(crate) enum Command {
     /// Print sockets that stay in a state, as it happens, and how long each state lasted
     Watch(Watch),
+    /// Write to a file what happens to sockets, for `replay`
+    Record(Record),
+    /// Print what `watch` would have printed of what was recorded; needs no privileges
+    Replay(Replay),
     /// Print every socket as it is now; needs no eBPF
     Snapshot(Snapshot),
     /// Tell whether tcptrace can run here, how well, and what is missing
@@ -112,27 +120,34 @@ pub(crate) struct Watch {
     /// Cut no line at the width of the terminal, and show container and command line
     #[arg(short, long)]
     pub(crate) wide: bool,
-    /// Size of the buffer between kernel and tcptrace, as in 8M
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Tracing")]
-    pub(crate) ring_size: Option<u32>,
-    /// Use only these ways into the kernel: fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc,
-    /// netlink; EVENT=WAY for one event only, as in state=raw_tp
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        help_heading = "Tracing"
-    )]
-    pub(crate) hooks: Vec<String>,
-    /// Least time between two polls in mode netlink, where nothing is attached [default: 250ms]
-    #[arg(long, value_name = "D", value_parser = parse_duration, help_heading = "Tracing")]
-    pub(crate) interval: Option<u64>,
-    /// Take field offsets from this BTF instead of the kernel's own
-    #[arg(long, value_name = "FILE", help_heading = "Tracing")]
-    pub(crate) btf: Option<PathBuf>,
+    /// Record to this file at the same time, for `tcptrace replay`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// How it is traced.
+    #[command(flatten)]
+    pub(crate) tracing: Tracing,
     /// Which sockets.
     #[command(flatten)]
     pub(crate) filters: Filters,
+}
+
+/// How it is traced.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Tracing")]
+pub(crate) struct Tracing {
+    /// Size of the buffer between kernel and tcptrace, as in 8M
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) ring_size: Option<u32>,
+    /// Use only these ways into the kernel: fentry, tp_btf, kprobe, raw_tp, tracepoint, iter, proc,
+    /// netlink; EVENT=WAY for one event only, as in state=raw_tp
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) hooks: Vec<String>,
+    /// Least time between two polls in mode netlink, where nothing is attached [default: 250ms]
+    #[arg(long, value_name = "D", value_parser = parse_duration)]
+    pub(crate) interval: Option<u64>,
+    /// Take field offsets from this BTF instead of the kernel's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) btf: Option<PathBuf>,
 }
 
 /// Options of `snapshot`.
@@ -267,6 +282,14 @@ fn parse_snapshot_key(text: &str) -> Result<Key, String> {
 /// Reads `8388608`, `512K`, `8M`, `1G`: a power of two of at least 64 KiB, as the kernel wants it.
 fn parse_size(text: &str) -> Result<u32, String> {
     let error = || format!("'{text}' is not a size: write 64K to 1G, as in 8M");
+    match bytes(text) {
+        Some(n @ 65_536..=0x4000_0000) => u32::try_from(n.next_power_of_two()).map_err(|_| error()),
+        _ => Err(error()),
+    }
+}
+
+/// A number of bytes, with K, M or G for powers of 1024.
+fn bytes(text: &str) -> Option<u64> {
     let upper = text.trim().to_ascii_uppercase();
     let number = upper.trim_end_matches('B').trim_end_matches('I');
     let (digits, shift) = match number.chars().last() {
@@ -275,14 +298,10 @@ fn parse_size(text: &str) -> Result<u32, String> {
         Some('G') => (&number[..number.len() - 1], 30),
         _ => (number, 0),
     };
-    let bytes = digits
+    digits
         .parse::<u64>()
         .ok()
-        .and_then(|n| n.checked_mul(1 << shift));
-    match bytes {
-        Some(n @ 65_536..=0x4000_0000) => u32::try_from(n.next_power_of_two()).map_err(|_| error()),
-        _ => Err(error()),
-    }
+        .and_then(|n| n.checked_mul(1 << shift))
 }
 
 #[cfg(test)]
@@ -329,7 +348,7 @@ mod tests {
         assert_eq!(watch.filters.raddr.len(), 2);
         assert_eq!(watch.timestamp, Some(Timestamp::Local));
         assert_eq!(watch.by, [Key::Pid, Key::Cause]);
-        assert_eq!(watch.ring_size, Some(4 << 20));
+        assert_eq!(watch.tracing.ring_size, Some(4 << 20));
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 /// This kernel or these privileges do not allow it.
 pub(crate) const EXIT_CANNOT_RUN: u8 = 3;
 
+/// The data is incomplete, and that was not to be.
+pub(crate) const EXIT_INCOMPLETE: u8 = 4;
+
 /// It cannot run on this machine, or not with these privileges.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
@@ -41,6 +44,16 @@ impl Usage {
     }
 }
 
+/// It failed while running, and something can be done about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct Failure {
+    /// What happened, to what: `cannot write a.rec: No space left on device`.
+    pub(crate) what: String,
+    /// What the user can do about it.
+    pub(crate) fix: String,
+}
+
 /// The exit code that an error ends with.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<Usage>().is_some() {
@@ -69,14 +82,10 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// `tcptrace: …`, and `hint: …` where something can be done; safe for a terminal.
 pub(crate) fn message(error: &anyhow::Error) -> String {
-    let fix = match (
-        error.downcast_ref::<Usage>(),
-        error.downcast_ref::<CannotRun>(),
-    ) {
-        (Some(usage), _) => Some(&usage.fix),
-        (_, Some(cannot)) => Some(&cannot.fix),
-        _ => None,
-    };
+    let usage = error.downcast_ref::<Usage>().map(|usage| &usage.fix);
+    let cannot = error.downcast_ref::<CannotRun>().map(|cannot| &cannot.fix);
+    let failure = error.downcast_ref::<Failure>().map(|failure| &failure.fix);
+    let fix = usage.or(cannot).or(failure);
     let one_line = |text: &str| tcptrace_core::text::escape(text);
     let mut text = format!("tcptrace: {}\n", one_line(&format!("{error:#}")));
     if let Some(fix) = fix {

@@ -35,6 +35,36 @@ EXAMPLES
   sudo tcptrace watch -s close_wait --role unaccepted
       connections that wait in a listener's queue, closed by their peers";
 
+/// Of `record`.
+pub(crate) const RECORD: &str = "\
+EXAMPLES
+  sudo tcptrace record
+      everything that happens to TCP sockets, until ^C, in tcptrace-DATE-TIME.rec
+  sudo tcptrace record -O night.rec -d 8h
+      for eight hours
+  sudo tcptrace record -O /var/log/tcp.rec --rotate 64M --keep 10
+      the last 640 MiB, in files of 64 MiB; `tcptrace replay /var/log/tcp.rec.*` reads them as one
+  sudo tcptrace record -O test.rec -- ./loadtest --quick
+      the sockets of a command and its children, while it runs
+  sudo tcptrace record -O - -d 60s | tcptrace replay -
+      through a pipe, and read at the other end";
+
+/// Of `replay`.
+pub(crate) const REPLAY: &str = "\
+EXAMPLES
+  tcptrace replay night.rec
+      what `watch` would have printed, and its summary; lines read as those of `watch`
+  tcptrace replay night.rec --from 02:41:00 --to 02:45:00 -T
+      four minutes of it, with the time
+  tcptrace replay night.rec -s close_wait --min-age 30s --by comm,peer
+      another question to the same recording
+  tcptrace replay night.rec --conn 10.1.0.5:41822-10.0.0.9:443
+      what became of one connection: who did what when, and what was not seen
+  tcptrace replay night.rec --transitions --json > night.jsonl
+      every state change as JSON lines
+  tcptrace replay /var/log/tcp.rec.* --strict > /dev/null || echo 'something is missing'
+      the files of a rotation as one; exit code 4: not all of it is there";
+
 /// Of `snapshot`.
 pub(crate) const SNAPSHOT: &str = "\
 EXAMPLES

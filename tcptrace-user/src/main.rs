@@ -3,18 +3,24 @@
 mod cli;
 mod clock;
 mod command;
+mod companion;
 mod embed;
+mod end;
 mod error;
 mod examples;
 mod kernel;
 mod kernel_filter;
+mod moment;
 mod netlink;
 mod netns;
 mod options;
+mod pace;
 mod pipeline;
 mod privileges;
 mod proc;
+mod recorder;
 mod resolve;
+mod screen;
 mod source;
 
 use std::io::Write;

@@ -13,7 +13,12 @@ use tcptrace_core::state::{StateSet, TcpState, lingering};
 
 use crate::cli;
 use crate::error::Usage;
+use crate::recorder::Place;
 use crate::resolve;
+
+mod recording;
+
+pub(crate) use recording::{Record, Replay};
 
 /// Least age of `watch`, unless told otherwise.
 const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;
@@ -72,25 +77,23 @@ impl Terminal {
     }
 }
 
-/// Options of `watch`.
+/// How something is traced, whatever is done with it.
 #[derive(Clone, Debug)]
-pub(crate) struct Watch {
-    /// Where the output goes.
+pub(crate) struct Trace {
+    /// Where notices go.
     pub(crate) terminal: Terminal,
+    /// What has begun when everything is attached, in words.
+    pub(crate) begun: String,
     /// Which sockets; `states` are those in which a socket is stuck.
     pub(crate) filter: Filter,
-    /// States whose transitions are printed: from or to one of these; empty: none.
+    /// States whose transitions are told: from or to one of these; empty: none.
     pub(crate) transitions: StateSet,
-    /// Stop after so many ns.
-    pub(crate) duration_ns: Option<u64>,
-    /// How lines start.
-    pub(crate) time: Option<TimeStyle>,
     /// Keys of the summary's groups.
     pub(crate) by: Vec<Key>,
-    /// JSON lines.
-    pub(crate) json: bool,
-    /// All columns, uncut.
-    pub(crate) wide: bool,
+    /// States whose transitions are seen.
+    pub(crate) states: StateSet,
+    /// Stop after so many ns.
+    pub(crate) duration_ns: Option<u64>,
     /// Bytes of the ring buffer.
     pub(crate) ring_size: Option<u32>,
     /// The only hooks to use; empty: all.
@@ -101,51 +104,125 @@ pub(crate) struct Watch {
     pub(crate) interval_ns: u64,
 }
 
+/// How changes are printed.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    /// Where to.
+    pub(crate) terminal: Terminal,
+    /// How lines start.
+    pub(crate) time: Option<TimeStyle>,
+    /// JSON lines.
+    pub(crate) json: bool,
+    /// All columns, uncut.
+    pub(crate) wide: bool,
+    /// Transitions are printed, too.
+    pub(crate) transitions: bool,
+}
+
+impl Look {
+    fn new(
+        terminal: Terminal,
+        timestamp: Option<cli::Timestamp>,
+        (json, wide): (bool, bool),
+        transitions: StateSet,
+    ) -> Look {
+        Look {
+            terminal: match wide {
+                true => terminal.uncut(),
+                false => terminal,
+            },
+            time: timestamp.map(time_style),
+            json,
+            wide,
+            transitions: !transitions.is_empty(),
+        }
+    }
+}
+
+/// Options of `watch`.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    /// What is traced.
+    pub(crate) trace: Trace,
+    /// How it is printed.
+    pub(crate) look: Look,
+    /// Where it is recorded as well.
+    pub(crate) record: Option<Place>,
+}
+
 impl Watch {
     /// Resolves what was typed.
     pub(crate) fn resolve(typed: cli::Watch, terminal: Terminal) -> anyhow::Result<Watch> {
         let asked = states(&typed.filters.state);
         let mut filter = filter(typed.filters, WATCH_MIN_AGE_NS)?;
-        filter.states = match asked.is_empty() {
-            true => lingering(),
-            false => dwelt_in(asked),
-        };
-        if typed.interval.is_some_and(|ns| ns < POLL_LEAST_NS) {
-            return Err(Usage::new(
-                "--interval is less than 10ms",
-                "a poll lists every socket of every namespace: take 10ms or more",
-            )
-            .into());
-        }
+        filter.states = shown(asked);
+        check_interval(&typed.tracing)?;
         if filter.states.is_empty() && !typed.transitions {
-            return Err(Usage::new(
-                format!("nothing lingers in {asked}"),
-                "watch follows connections; `tcptrace snapshot --state listen` lists listeners, \
-                 and --transitions tells when sockets come and go",
-            )
-            .into());
+            return Err(nothing_lingers(asked).into());
         }
+        let transitions = transitions(typed.transitions, asked);
+        let look = Look::new(
+            terminal,
+            typed.timestamp,
+            (typed.json, typed.wide),
+            transitions,
+        );
         Ok(Watch {
-            terminal: match typed.wide {
-                true => terminal.uncut(),
-                false => terminal,
+            trace: Trace {
+                terminal: look.terminal,
+                begun: format!("watching {}", filter.states),
+                states: filter.states.union(transitions),
+                filter,
+                transitions,
+                by: typed.by,
+                duration_ns: typed.duration,
+                ring_size: typed.tracing.ring_size,
+                hooks: typed.tracing.hooks,
+                btf: typed.tracing.btf,
+                interval_ns: typed.tracing.interval.unwrap_or(POLL_EVERY_NS),
             },
-            filter,
-            transitions: match (typed.transitions, asked.is_empty()) {
-                (false, _) => StateSet::EMPTY,
-                (true, true) => StateSet::all(),
-                (true, false) => asked,
-            },
-            duration_ns: typed.duration,
-            time: typed.timestamp.map(time_style),
-            by: typed.by,
-            json: typed.json,
-            wide: typed.wide,
-            ring_size: typed.ring_size,
-            hooks: typed.hooks,
-            btf: typed.btf,
-            interval_ns: typed.interval.unwrap_or(POLL_EVERY_NS),
+            look,
+            record: typed.record.map(|path| Place {
+                path,
+                force: false,
+                numbered: None,
+                owner: recording::sudo_owner(),
+            }),
         })
+    }
+}
+
+fn check_interval(typed: &cli::Tracing) -> Result<(), Usage> {
+    match typed.interval {
+        Some(ns) if ns < POLL_LEAST_NS => Err(Usage::new(
+            "--interval is less than 10ms",
+            "a poll lists every socket of every namespace: take 10ms or more",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn nothing_lingers(asked: StateSet) -> Usage {
+    Usage::new(
+        format!("nothing lingers in {asked}"),
+        "watch follows connections; `tcptrace snapshot --state listen` lists listeners, \
+         and --transitions tells when sockets come and go",
+    )
+}
+
+/// The states in which sockets are shown.
+fn shown(asked: StateSet) -> StateSet {
+    match asked.is_empty() {
+        true => lingering(),
+        false => dwelt_in(asked),
+    }
+}
+
+fn transitions(wanted: bool, asked: StateSet) -> StateSet {
+    match (wanted, asked.is_empty()) {
+        (false, _) => StateSet::EMPTY,
+        (true, true) => StateSet::all(),
+        (true, false) => asked,
     }
 }
 
@@ -222,9 +299,31 @@ fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<Filter> {
         resolve::pid(*pid)?;
     }
     let netns = typed.netns.iter().map(|text| resolve::netns(text));
+    let netns = netns.collect::<Result<_, _>>()?;
     let cgroups = typed.cgroup.iter().map(|text| resolve::cgroup(text));
     let cgroups = cgroups.collect::<Result<Vec<_>, _>>()?;
     Ok(Filter {
+        cgroup_ids: cgroups.iter().flat_map(|c| c.ids.clone()).collect(),
+        cgroups: cgroups.into_iter().map(|c| c.wanted).collect(),
+        netns,
+        ..filter_of(typed, min_age_ns)
+    })
+}
+
+/// The same for sockets of another machine, or of another time: names are taken as they stand.
+fn filter_elsewhere(typed: cli::Filters) -> Result<Filter, Usage> {
+    let netns = typed.netns.iter().map(|text| resolve::netns_number(text));
+    let netns = netns.collect::<Result<_, _>>()?;
+    Ok(Filter {
+        cgroups: typed.cgroup.clone(),
+        netns,
+        ..filter_of(typed, WATCH_MIN_AGE_NS)
+    })
+}
+
+/// What needs no machine to be understood.
+fn filter_of(typed: cli::Filters, min_age_ns: u64) -> Filter {
+    Filter {
         states: states(&typed.state),
         pids: typed.pid,
         comms: typed.comm.iter().map(|name| kernel_name(name)).collect(),
@@ -239,11 +338,9 @@ fn filter(typed: cli::Filters, min_age_ns: u64) -> anyhow::Result<Filter> {
             _ => None,
         },
         roles: typed.role,
-        cgroup_ids: cgroups.iter().flat_map(|c| c.ids.clone()).collect(),
-        cgroups: cgroups.into_iter().map(|c| c.wanted).collect(),
-        netns: netns.collect::<Result<_, _>>()?,
         min_age_ns: typed.min_age.unwrap_or(min_age_ns),
-    })
+        ..Filter::default()
+    }
 }
 
 fn states(lists: &[StateSet]) -> StateSet {
@@ -308,32 +405,38 @@ mod tests {
     #[test]
     fn watch_follows_the_states_in_which_sockets_linger() {
         let plain = watch(&[]);
-        assert_eq!(plain.filter.states, lingering());
-        assert_eq!(plain.filter.min_age_ns, 1_000_000_000);
-        assert!(plain.transitions.is_empty());
-        assert_eq!(plain.terminal.width, Some(80));
-        assert_eq!(watch(&["--wide"]).terminal.width, None);
-        assert_eq!(watch(&["--min-age", "0"]).filter.min_age_ns, 0);
+        assert_eq!(plain.trace.filter.states, lingering());
+        assert_eq!(plain.trace.filter.min_age_ns, 1_000_000_000);
+        assert!(plain.trace.transitions.is_empty());
+        assert_eq!(plain.look.terminal.width, Some(80));
+        assert_eq!(watch(&["--wide"]).look.terminal.width, None);
+        assert_eq!(watch(&["--min-age", "0"]).trace.filter.min_age_ns, 0);
     }
 
     #[test]
     fn transitions_are_of_all_states_unless_some_are_named() {
-        assert_eq!(watch(&["--transitions"]).transitions, StateSet::all());
+        assert_eq!(watch(&["--transitions"]).trace.transitions, StateSet::all());
         let some = watch(&["--transitions", "-s", "cw", "-s", "tw"]);
-        assert_eq!(some.transitions, "cw,tw".parse().unwrap());
-        assert_eq!(some.filter.states, some.transitions);
+        assert_eq!(some.trace.transitions, "cw,tw".parse().unwrap());
+        assert_eq!(some.trace.filter.states, some.trace.transitions);
     }
 
     #[test]
     fn lists_may_be_repeated() {
         let twice = watch(&["-L", "80", "-L", "443", "-6", "--role", "active"]);
-        assert!(twice.filter.local_ports.contains(80) && twice.filter.local_ports.contains(443));
-        assert_eq!(twice.filter.family, Some(Family::V6));
+        assert!(
+            twice.trace.filter.local_ports.contains(80)
+                && twice.trace.filter.local_ports.contains(443)
+        );
+        assert_eq!(twice.trace.filter.family, Some(Family::V6));
     }
 
     #[test]
     fn a_long_name_is_found_by_what_the_kernel_keeps_of_it() {
         let named = watch(&["--comm", "systemd-timesyncd", "--comm", "a-very-long-name*"]);
-        assert_eq!(named.filter.comms, ["systemd-timesyn", "a-very-long-name*"]);
+        assert_eq!(
+            named.trace.filter.comms,
+            ["systemd-timesyn", "a-very-long-name*"]
+        );
     }
 }

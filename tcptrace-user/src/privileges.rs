@@ -9,7 +9,10 @@
 //! - CAP_NET_ADMIN to be told by sock_diag which sockets are subflows of MPTCP;
 //! - CAP_BPF where the kernel refuses to read maps and to open iterators without it. Up to 5.18
 //!   `kernel.unprivileged_bpf_disabled` forbade every bpf(2) call; later it forbids to load and to
-//!   create.
+//!   create;
+//! - CAP_DAC_OVERRIDE, CAP_CHOWN and CAP_FOWNER where recordings are rotated (new files appear in
+//!   somebody's directory, are made his, and old ones are removed), and where a command got a cgroup
+//!   of its own, which is removed.
 //!
 //! Landlock is no help: its domain may not look at processes outside of it, whatever the rules, so
 //! that `/proc/PID/ns/net` is closed to it.
@@ -30,6 +33,8 @@ pub(crate) struct Needs {
     pub(crate) other_netns: bool,
     /// Holders come from `/proc/PID/fd`.
     pub(crate) proc_fd: bool,
+    /// Files are made and removed.
+    pub(crate) new_files: bool,
 }
 
 impl Needs {
@@ -41,6 +46,9 @@ impl Needs {
         }
         if self.proc_fd {
             needed |= CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+        }
+        if self.new_files {
+            needed |= CapabilitySet::DAC_OVERRIDE | CapabilitySet::CHOWN | CapabilitySet::FOWNER;
         }
         needed
     }
@@ -56,6 +64,7 @@ pub(crate) fn kept(held: &[Capability], proc_fd: bool) -> Vec<Capability> {
     let needs = Needs {
         other_netns: true,
         proc_fd,
+        new_files: false,
     };
     let needed = needs.capabilities().bits();
     let kept = held.iter().filter(|c| needed >> (**c as u8) & 1 == 1);
@@ -125,6 +134,7 @@ mod tests {
             Needs {
                 other_netns,
                 proc_fd,
+                new_files: false,
             }
             .capabilities()
                 - CapabilitySet::NET_ADMIN
@@ -154,6 +164,7 @@ mod tests {
         let needs = Needs {
             other_netns: false,
             proc_fd: false,
+            new_files: false,
         };
         let run = move || {
             give_up(needs, || true)?;

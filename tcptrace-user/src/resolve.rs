@@ -43,6 +43,17 @@ pub(crate) fn netns(text: &str) -> anyhow::Result<u32> {
     }
 }
 
+/// A network namespace of a recording: given as its number (`4026531840`, `net:[4026531840]`).
+pub(crate) fn netns_number(text: &str) -> Result<u32, Usage> {
+    let bare = text.strip_prefix("net:[").and_then(|t| t.strip_suffix(']'));
+    bare.unwrap_or(text).parse().map_err(|_| {
+        Usage::new(
+            format!("'{text}' is not the number of a network namespace"),
+            "a recording knows namespaces by their numbers, as --json shows them",
+        )
+    })
+}
+
 fn no_process(pid: u32) -> Usage {
     Usage::new(
         format!("no process {pid}"),
@@ -102,7 +113,7 @@ pub(crate) fn cgroup(text: &str) -> anyhow::Result<Cgroup> {
 }
 
 /// Where the one tree of cgroup v2 is: alone, or beside those of version 1.
-fn cgroup_root() -> Option<&'static Path> {
+pub(crate) fn cgroup_root() -> Option<&'static Path> {
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .map(Path::new)
         .into_iter()

@@ -38,7 +38,15 @@ fn refused(args: &[&str]) -> String {
     stderr
 }
 
-const VERBS: [&str; 5] = ["watch", "snapshot", "doctor", "completions", "man"];
+const VERBS: [&str; 7] = [
+    "watch",
+    "record",
+    "replay",
+    "snapshot",
+    "doctor",
+    "completions",
+    "man",
+];
 
 #[test]
 fn every_verb_has_help_with_examples() {
@@ -61,7 +69,7 @@ fn every_verb_has_help_with_examples() {
 
 #[test]
 fn examples_can_be_typed() {
-    for verb in ["watch", "snapshot", "doctor"] {
+    for verb in ["watch", "record", "replay", "snapshot", "doctor"] {
         let help = stdout(&[verb, "--help"]);
         let examples = help.split_once("EXAMPLES").expect(verb).1;
         for line in examples.lines().filter(|l| l.contains("tcptrace ")) {
@@ -69,7 +77,7 @@ fn examples_can_be_typed() {
             // Up to what is the shell's; `-h` stops it after the arguments were read.
             let args = typed
                 .split_whitespace()
-                .take_while(|w| !matches!(*w, ">" | "|" | "||"));
+                .take_while(|w| !matches!(*w, ">" | "|" | "||" | "--"));
             let mut args: Vec<&str> = args.collect();
             args.push("-h");
             stdout(&args);
@@ -116,6 +124,20 @@ fn wrong_usage_says_what_and_how() {
         (&["watch", "--by", "colour"], "is no key"),
         (&["watch", "--ring-size", "8X"], "is not a size"),
         (&["watch", "-T=now"], "local, utc, rel, ns"),
+        (&["record", "--rotate", "64"], "neither a size"),
+        (&["record", "--keep", "3"], "--rotate"),
+        (
+            &["record", "-O", "-", "--rotate", "1h"],
+            "cannot be rotated",
+        ),
+        (&["record", "-p", "1", "--", "true"], "cannot be used with"),
+        (&["replay"], "<FILE>"),
+        (&["replay", "no-such.rec"], "cannot open no-such.rec"),
+        (&["replay", "/dev/null", "-"], "no part of a rotation"),
+        (&["replay", "-", "--speed", "0"], "is not a speed"),
+        (&["replay", "-", "--from", "noon"], "is no moment"),
+        (&["replay", "-", "--conn", "x"], "is no connection"),
+        (&["replay", "-", "--netns", "shop"], "is not the number"),
         (&["watch", "-4", "-6"], "cannot be used with"),
         (&["watch", "-p", "0"], "a number from 1 on"),
         (&["watch", "-p", "python3"], "for a name use --comm"),
@@ -182,6 +204,8 @@ fn every_verb_has_a_manual_page() {
     for args in [
         &["man"][..],
         &["man", "watch"],
+        &["man", "record"],
+        &["man", "replay"],
         &["man", "snapshot"],
         &["man", "doctor"],
     ] {

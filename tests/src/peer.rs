@@ -136,7 +136,7 @@ fn workload(ns: &Netns) -> Command {
 }
 
 /// `TCPTRACE_WORKLOAD`, else where cargo puts it: beside the directory of the test binaries.
-fn workload_path() -> PathBuf {
+pub fn workload_path() -> PathBuf {
     match std::env::var_os("TCPTRACE_WORKLOAD") {
         Some(path) => path.into(),
         None => {

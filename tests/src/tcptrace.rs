@@ -32,13 +32,15 @@ pub fn hooks() -> Vec<String> {
     arguments.into_iter().flatten().collect()
 }
 
-/// A command that runs the tracer; where it watches, with [`hooks`] unless it is told others.
+/// A command that runs the tracer; where it traces, with [`hooks`] unless it is told others.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(tracer_path());
-    command.args(args);
-    if args.first() == Some(&"watch") && !args.contains(&"--hooks") {
+    let (verb, rest) = args.split_at(args.len().min(1));
+    command.args(verb);
+    if matches!(verb, ["watch" | "record"]) && !args.contains(&"--hooks") {
         command.args(hooks());
     }
+    command.args(rest);
     command
 }
 

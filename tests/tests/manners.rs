@@ -90,7 +90,7 @@ fn usage_errors_are_told_and_exit_2() {
 #[test]
 fn help_has_examples_and_goes_to_stdout() {
     require!(tracer);
-    for verb in ["watch", "snapshot", "doctor"] {
+    for verb in ["watch", "record", "replay", "snapshot", "doctor"] {
         let output = run(command(&[verb, "--help"]));
         assert_eq!(output.status.code(), Some(0));
         let help = text(&output.stdout);

@@ -106,8 +106,9 @@ fn holders(view: &View, nobody: bool) -> Holders {
     }
 }
 
+/// Someone who has a socket open.
 #[derive(Serialize)]
-struct HolderObject {
+pub(super) struct HolderObject {
     pid: u32,
     fd: u32,
     comm: String,

@@ -7,4 +7,5 @@ pub mod snapshot;
 pub mod summary;
 pub mod summary_text;
 pub mod table;
+pub mod timeline;
 pub mod watch;

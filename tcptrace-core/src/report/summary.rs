@@ -108,6 +108,10 @@ pub struct Completeness {
     /// Network namespaces, or processes that may be in others, whose older sockets could not be
     /// listed.
     pub unlisted: u64,
+    /// Bytes of the recording that could not be read.
+    pub unread_bytes: u64,
+    /// Places at which the recording has a gap, or breaks off.
+    pub gaps: u64,
     /// Events of MPTCP subflows, left out on purpose.
     pub mptcp: u64,
     /// Durations that are not exact.
@@ -143,6 +147,11 @@ impl Completeness {
                 self.unlisted,
                 "namespaces or processes whose older sockets are hidden",
             ),
+            (
+                self.unread_bytes,
+                "bytes of the recording that could not be read",
+            ),
+            (self.gaps, "gaps in the recording"),
         ]
         .into_iter()
     }

@@ -60,7 +60,7 @@ fn overflows(all: &[OverflowLine]) -> Vec<String> {
 }
 
 /// `data: complete`, or what is missing.
-fn completeness(c: &Completeness) -> String {
+pub fn completeness(c: &Completeness) -> String {
     let missing = c.missing().filter(|(n, _)| *n > 0);
     let missing: Vec<String> = missing.map(|(n, what)| format!("{what}: {n}")).collect();
     let polled = c.polled_ns.map(|ns| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cause::Cause;
 use crate::change::View;
 use crate::infer;
-use crate::input::SocketSnapshot;
+use crate::input::{Definition, SocketSnapshot};
 use crate::owner::{Actor, Comm, Holder, Owner, Process};
 use crate::state::TcpState;
 use crate::time::{Age, Mono};
@@ -307,9 +307,36 @@ pub(super) struct World {
     pub(super) listeners: BTreeMap<(Option<u32>, u16), Vec<Listener>>,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) fin_timeouts: BTreeMap<u32, u64>,
+    /// In the order in which they came, each once.
+    pub(super) notes: Vec<Arc<str>>,
 }
 
+/// More notes than this say nothing more.
+const MAX_NOTES: usize = 256;
+
 impl World {
+    /// Remembers what a reader of the results has to know.
+    pub(super) fn note(&mut self, note: &Arc<str>) {
+        if self.notes.len() < MAX_NOTES && !self.notes.contains(note) {
+            self.notes.push(note.clone());
+        }
+    }
+
+    /// Everything that definitions told, the holders of sockets aside.
+    pub(super) fn definitions(&self) -> Vec<Definition> {
+        let notes = self.notes.iter().cloned().map(Definition::Note);
+        let timeouts = self.fin_timeouts.iter();
+        let timeouts = timeouts.map(|(netns, ns)| Definition::FinTimeout {
+            netns: *netns,
+            ns: *ns,
+        });
+        let processes = self.processes.values().cloned();
+        notes
+            .chain(timeouts)
+            .chain(processes.map(Definition::Process))
+            .collect()
+    }
+
     /// The listeners that a connection may have come through: those that fit it best, several with
     /// SO_REUSEPORT. One that was closed counts where no other is left.
     pub(super) fn listeners(&self, tuple: &Tuple) -> Vec<&Listener> {

@@ -27,8 +27,10 @@ pub(super) struct Overflows {
 /// A listener that dropped something.
 #[derive(Clone, Debug)]
 struct Overflowing {
-    /// Totals since the start.
+    /// Totals since the trace began.
     last: Overflow,
+    /// How many of these were before the tracker's last restart.
+    before: u64,
     /// Its owner, as far as it was known when it was last told.
     owner: Owner,
     /// How many of these were told, and when.
@@ -64,15 +66,26 @@ impl Overflows {
         })
     }
 
+    /// What was dropped so far is not counted any more.
+    pub(super) fn restart(&mut self) {
+        for listener in self.listeners.values_mut() {
+            (listener.before, listener.told) = (listener.last.dropped, listener.last.dropped);
+            listener.told_at = None;
+        }
+    }
+
     fn take(&mut self, total: &Overflow) {
         let known = self.listeners.entry(total.cookie);
         let listener = known.or_insert_with(|| Overflowing {
             last: *total,
+            before: 0,
             owner: Owner::default(),
             told: 0,
             told_at: None,
         });
-        listener.last = *total;
+        let fresh = listener.before == listener.last.dropped;
+        let first = if fresh { total.at } else { listener.last.first };
+        listener.last = Overflow { first, ..*total };
     }
 }
 
@@ -141,10 +154,11 @@ impl Tracker {
                 view.owner = listener.owner.clone();
             }
             let wanted = self.options.filter.selects(&view);
-            wanted.then_some(OverflowLine {
+            let dropped = listener.last.dropped.saturating_sub(listener.before);
+            (wanted && dropped > 0).then_some(OverflowLine {
                 view,
                 first: listener.last.first,
-                dropped: listener.last.dropped,
+                dropped,
                 estimated: !self.options.overflows_seen,
             })
         };

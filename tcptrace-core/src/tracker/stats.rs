@@ -159,19 +159,22 @@ impl Tracker {
     }
 
     fn completeness(&self, estimated: u64) -> Completeness {
+        let loss = self.loss();
         Completeness {
-            ring_full: self.loss.ring_full,
-            recursion_missed: self.loss.recursion_missed,
-            map_full: self.loss.map_full,
-            read_faults: self.loss.read_faults,
-            undecodable: self.loss.undecodable,
+            ring_full: loss.ring_full,
+            recursion_missed: loss.recursion_missed,
+            map_full: loss.map_full,
+            read_faults: loss.read_faults,
+            undecodable: loss.undecodable,
             reconciled: self.reconciled + self.anomalies,
             unlisted: self.sweep.unlisted(),
-            mptcp: self.loss.mptcp,
+            mptcp: loss.mptcp,
+            unread_bytes: 0,
+            gaps: 0,
             estimated,
             polled_ns: self.options.polled_ns,
             mode: self.options.mode.clone(),
-            notes: Vec::new(),
+            notes: self.world.notes.iter().map(|n| n.to_string()).collect(),
         }
     }
 }

@@ -4,7 +4,10 @@ mod completions;
 mod doctor;
 mod man;
 mod page;
+mod record;
+mod replay;
 mod snapshot;
+mod trace;
 mod watch;
 
 use std::io::{self, Write};
@@ -20,6 +23,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let terminal = Terminal::of(&cli.global);
     match cli.command {
         Command::Watch(typed) => watch::run(&options::Watch::resolve(typed, terminal)?),
+        Command::Record(typed) => record::run(&options::Record::resolve(typed, terminal)?),
+        Command::Replay(typed) => replay::run(&options::Replay::resolve(typed, terminal)?),
         Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),
         Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(typed, terminal)),
         Command::Completions { shell } => completions::run(shell),

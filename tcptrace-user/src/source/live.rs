@@ -205,11 +205,28 @@ impl Live {
         Ok(())
     }
 
-    /// Takes what is left, and tells that nothing follows.
+    /// Tells anew all that is known, to one who has heard of nothing: a file that begins.
     ///
     /// # Errors
     /// If the output cannot be written.
-    pub(crate) fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+    pub(crate) fn introduce<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+        // What leads nowhere at the end of a dump is forgotten: so the sockets come first.
+        self.sweep(pipeline)?;
+        for definition in pipeline.tracker().definitions() {
+            pipeline.feed(&Input::Define(definition))?;
+        }
+        pipeline.feed(&Input::Lost(self.last_loss))?;
+        for holders in pipeline.tracker().holders() {
+            pipeline.feed(&Input::Define(holders))?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is left. When that is done, nothing follows.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub(crate) fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<Mono> {
         self.drain(pipeline)?;
         self.processes(pipeline)?;
         self.loss(pipeline)?;
@@ -221,7 +238,7 @@ impl Live {
         }
         let now = clock::mono();
         self.facts(pipeline, now, true)?;
-        pipeline.feed(&Input::End(now))
+        Ok(now)
     }
 
     /// Empties the ring; gives the bytes taken.

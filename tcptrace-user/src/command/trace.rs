@@ -1,0 +1,355 @@
+//! What `watch` and `record` share: a trace of this machine, from the plan to the last input.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tcptrace_common::config::{Config, FLAG_SELECTED};
+use tcptrace_core::input::{Definition, Input};
+use tcptrace_core::recording::{Capture, Session};
+use tcptrace_core::state::TcpState;
+use tcptrace_core::time::{WallAnchor, duration_text};
+use tcptrace_core::tracker::{Minisockets, Options, Tracker};
+
+use crate::clock;
+use crate::companion::Companion;
+use crate::end::End;
+use crate::error::{CannotRun, Failure};
+use crate::kernel::inspect::Kernel;
+use crate::kernel::plan::{Event, Mechanism, Mode, Plan, PlanOptions, plan};
+use crate::kernel::probes::Probes;
+use crate::kernel::sysctl;
+use crate::kernel_filter;
+use crate::netns;
+use crate::options::Trace;
+use crate::pipeline::{Pipeline, Recorded, Sink};
+use crate::privileges::{self, Needs};
+use crate::recorder::{Destination, Recorder, Rotate};
+use crate::source::live::{Dumps, Live, OwnerFilter};
+use crate::source::self_check;
+use crate::source::start::{self, RING_BYTES, Scope};
+
+/// What fails when the output cannot be written.
+pub(super) const WRITE: &str = "cannot write to standard output";
+
+/// Where a trace is recorded.
+pub(super) struct Recording {
+    pub(super) destination: Destination,
+    pub(super) rotate: Option<Rotate>,
+}
+
+/// What is left of a trace when it has ended.
+pub(super) struct Traced<S> {
+    pub(super) tracker: Tracker,
+    pub(super) sink: S,
+    pub(super) recorded: Option<Recorded>,
+}
+
+/// Traces until the end. The sink is made when everything is attached; `None`: whoever read it went
+/// away.
+///
+/// # Errors
+/// [`CannotRun`] if this kernel or these privileges do not allow it; else what failed.
+pub(super) fn run<S: Sink>(
+    trace: &Trace,
+    recording: Option<Recording>,
+    companion: Option<&mut Companion>,
+    sink: impl FnOnce(WallAnchor) -> io::Result<S>,
+) -> anyhow::Result<Option<Traced<S>>> {
+    let asked = super::plan_options(&trace.hooks)?;
+    let kernel = Kernel::inspect(trace.btf.as_deref())?;
+    if let (Some(file), Some(why)) = (&trace.btf, kernel.facts.offsets.why_not()) {
+        return Err(foreign_btf(file, why.to_owned()).into());
+    }
+    let mut plan = plan(&kernel.facts, &asked).map_err(|refusal| CannotRun {
+        what: "cannot trace here".to_owned(),
+        why: refusal.why,
+        fix: refusal.fix,
+    })?;
+    if let Some(file) = trace.btf.as_ref().filter(|_| plan.mode != Mode::Netlink) {
+        // The kernel's own cannot be wrong.
+        self_check::run(&kernel, &mut plan, &asked).map_err(|why| foreign_btf(file, why))?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(attached(
+        trace,
+        kernel,
+        (plan, &asked),
+        recording,
+        companion,
+        sink,
+    ))
+}
+
+fn foreign_btf(file: &Path, why: String) -> CannotRun {
+    CannotRun {
+        what: format!("the BTF {} is not this kernel's", file.display()),
+        why,
+        fix: format!(
+            "give the BTF of this very build, {}; without --btf the kernel's own is taken",
+            rustix::system::uname().release().to_string_lossy()
+        ),
+    }
+}
+
+async fn attached<S: Sink>(
+    trace: &Trace,
+    kernel: Kernel,
+    (plan, asked): (Plan, &PlanOptions),
+    recording: Option<Recording>,
+    mut companion: Option<&mut Companion>,
+    sink: impl FnOnce(WallAnchor) -> io::Result<S>,
+) -> anyhow::Result<Option<Traced<S>>> {
+    // Before anything is attached, so that no signal finds us without a summary.
+    let mut end = End::new()?;
+    let anchor = clock::anchor();
+    let scope = scope(trace);
+    let (plan, mut probes) = match plan.mode {
+        Mode::Netlink => (plan, None),
+        _ => {
+            let (plan, probes) = start::start(&kernel, plan, asked, &scope)?;
+            // Polling is what is left where the kernel refused every program that was tried.
+            let attached = plan.mode != Mode::Netlink;
+            (plan, attached.then_some(probes))
+        }
+    };
+    // Whatever takes more privileges than the run does stands above this line.
+    let rotates = recording.as_ref().is_some_and(|r| r.rotate.is_some());
+    // A companion's cgroup is removed at the end.
+    let new_files = rotates || companion.is_some();
+    let needs = needs(trace, probes.as_ref(), new_files);
+    privileges::give_up(needs, || probes.as_mut().is_none_or(Probes::usable))
+        .context("cannot give up the privileges that are not needed any more")?;
+    let capture = capture(trace, &plan, &scope, probes.as_ref());
+    let minisockets = capture.minisockets;
+    let (selective, polled_ns) = (capture.selective, capture.polled_ns);
+    let tracker = Tracker::new(Options {
+        filter: trace.filter.clone(),
+        transitions: trace.transitions,
+        by: trace.by.clone(),
+        minisockets,
+        overflows_seen: capture.overflows_seen,
+        selective,
+        polled_ns,
+        mode: capture.mode.clone(),
+    });
+    let recorder = match recording {
+        None => None,
+        Some(recording) => {
+            let session = session(&kernel, &plan, anchor, capture);
+            let name = recording.destination.name();
+            let begun = Recorder::begin(session, recording.destination, recording.rotate);
+            Some(begun.map_err(|error| cannot_write(&name, &error))?)
+        }
+    };
+    let mut pipeline = Pipeline::new(recorder, tracker, sink(anchor).context(WRITE)?);
+    for note in notes(&plan, probes.as_ref()) {
+        trace.terminal.notice(&note);
+        tell(&mut pipeline, &note)?;
+    }
+    if trace.terminal.verbose > 0 {
+        tell_hooks(trace, &plan);
+    }
+    let dumps = Dumps {
+        minisockets,
+        netns: trace.filter.netns.clone(),
+        polled_ns,
+    };
+    let tree = companion.as_ref().and_then(|c| c.cgroup());
+    let owner_filter = selective.then(|| owner_filter(trace, tree));
+    let decoder = start::decoder(kernel.facts.hz, kernel.symbols);
+    let mut live = Live::new(probes, decoder, owner_filter, dumps);
+    live.bootstrap(&mut pipeline).context(WRITE)?;
+    pipeline.pause()?;
+    let there = pipeline.tracker().open();
+    trace.terminal.notice(&format!(
+        "{} (mode {}); {there} already there; ^C ends with a summary",
+        trace.begun, plan.mode
+    ));
+    if let Some(companion) = &mut companion {
+        companion.go()?;
+    }
+    end.after(trace.duration_ns);
+    let mut told = BTreeSet::new();
+    loop {
+        for notice in live.take_notices() {
+            if told.insert(notice.clone()) {
+                trace.terminal.notice(&notice);
+                tell(&mut pipeline, &notice)?;
+            }
+        }
+        let alone = companion.as_mut().is_some_and(|c| c.ended().is_some());
+        if alone || end.reached_within(live.pause()).await {
+            break;
+        }
+        live.step(&mut pipeline).context(WRITE)?;
+        if !pipeline.pause().context(WRITE)? {
+            return Ok(None);
+        }
+        match pipeline.recorder() {
+            // What was seen is summed up before the failure is told.
+            Some(recorder) if recorder.has_failed() => break,
+            Some(recorder) if recorder.is_due() => {
+                recorder.rotate();
+                live.introduce(&mut pipeline).context(WRITE)?;
+            }
+            _ => {}
+        }
+    }
+    let at = live.finish(&mut pipeline).context(WRITE)?;
+    if let Some(ns) = polled_ns.filter(|ns| live.longest_gap() > ns + ns / 2) {
+        let longest = duration_text(live.longest_gap());
+        let asked = duration_text(ns);
+        let note = format!("the longest time between two polls was {longest}, not {asked}");
+        tell(&mut pipeline, &note)?;
+    }
+    pipeline.feed(&Input::End(at)).context(WRITE)?;
+    let (tracker, sink, recorded) = pipeline.into_parts();
+    Ok(Some(Traced {
+        tracker,
+        sink,
+        recorded,
+    }))
+}
+
+/// Why a recording is not whole.
+pub(super) fn cannot_write(name: &str, error: &io::Error) -> Failure {
+    Failure {
+        what: format!("cannot write {name}: {error}"),
+        fix: "what was written up to there can be replayed; make room, or give another place"
+            .to_owned(),
+    }
+}
+
+/// What a reader of the results has to know goes the way of all inputs.
+fn tell<S: Sink>(pipeline: &mut Pipeline<S>, note: &str) -> anyhow::Result<()> {
+    let note = Definition::Note(Arc::from(note));
+    pipeline.feed(&Input::Define(note)).context(WRITE)
+}
+
+fn notes(plan: &Plan, probes: Option<&Probes>) -> Vec<String> {
+    let estimated = plan.estimated.iter().map(|s| format!("estimated: {s}"));
+    let refusals = probes.into_iter().flat_map(Probes::refusals);
+    estimated
+        .chain(refusals.map(|r| format!("not attached: {r}")))
+        .collect()
+}
+
+fn tell_hooks(trace: &Trace, plan: &Plan) {
+    let chosen = plan.events.iter();
+    for (event, chosen) in chosen.filter_map(|e| Some((e.event, e.chosen()?))) {
+        let hooks = chosen.hooks.join(", ");
+        let notice = format!("{event}: {} {hooks}", chosen.mechanism);
+        trace.terminal.notice(&notice);
+    }
+}
+
+/// How the inputs come to be.
+fn capture(trace: &Trace, plan: &Plan, scope: &Scope, probes: Option<&Probes>) -> Capture {
+    let seen = |event| {
+        let chosen = probes.zip(plan.chosen(event));
+        chosen.is_some_and(|(probes, way)| {
+            way.mechanism != Mechanism::Derived && probes.runs(way.programs)
+        })
+    };
+    Capture {
+        mode: plan.mode.to_string(),
+        minisockets: match (
+            start::watches_minisockets(scope.states),
+            seen(Event::Minisocket),
+        ) {
+            (false, _) => Minisockets::Ignored,
+            (true, true) => Minisockets::Seen,
+            (true, false) => Minisockets::Sampled,
+        },
+        overflows_seen: seen(Event::Overflow),
+        selective: probes.is_some() && scope.config.flags & FLAG_SELECTED != 0,
+        polled_ns: probes.is_none().then_some(trace.interval_ns),
+        states: scope.states,
+        shown: trace.filter.states,
+        min_age_ns: trace.filter.min_age_ns,
+    }
+}
+
+fn session(kernel: &Kernel, plan: &Plan, anchor: WallAnchor, capture: Capture) -> Session {
+    let proc = |name: &str| {
+        let text = std::fs::read_to_string(Path::new("/proc/sys/kernel").join(name));
+        text.unwrap_or_default().trim().to_owned()
+    };
+    let facts = json!({
+        "facts": kernel.facts,
+        "plan": plan,
+        "sysctls": sysctl::read(Path::new("/proc")),
+    });
+    // A name that no other recording has: 32 hexadecimal digits, and dashes.
+    let digits = proc("random/uuid").replace('-', "");
+    let uuid = u128::from_str_radix(&digits, 16).unwrap_or_default();
+    Session {
+        recording: uuid.to_be_bytes(),
+        part: 1,
+        anchor,
+        capture,
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        host: proc("hostname"),
+        kernel: kernel.facts.release.clone(),
+        boot_id: proc("random/boot_id"),
+        facts: facts.to_string(),
+    }
+}
+
+/// What is done from here on that takes a privilege.
+fn needs(trace: &Trace, probes: Option<&Probes>, new_files: bool) -> Needs {
+    let own = netns::own().ok().map(|own| own.inode);
+    let asked = &trace.filter.netns;
+    Needs {
+        other_netns: asked.is_empty() || asked.iter().any(|inode| Some(*inode) != own),
+        proc_fd: !probes.is_some_and(Probes::lists_holders),
+        new_files,
+    }
+}
+
+fn scope(trace: &Trace) -> Scope {
+    let mut config = Config::ZERO;
+    kernel_filter::push(&trace.filter, &mut config);
+    let selects = config.flags & FLAG_SELECTED != 0;
+    Scope {
+        states: trace.states,
+        closes: trace.states.contains(TcpState::Close),
+        config,
+        ring_bytes: trace.ring_size.unwrap_or(RING_BYTES),
+        selected_max: if selects { selected_max() } else { 1 },
+    }
+}
+
+/// Room for the selected sockets: those that exist, several times over.
+fn selected_max() -> u32 {
+    const LEAST: u32 = 1 << 16;
+    let text = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let inuse = text
+        .lines()
+        .find_map(|line| line.strip_prefix("TCP: inuse "))
+        .and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    inuse.unwrap_or(0).saturating_mul(4).max(LEAST)
+}
+
+/// `tree`: only sockets that were made in this cgroup, where the kernel tells.
+fn owner_filter(trace: &Trace, tree: Option<u64>) -> OwnerFilter {
+    let pids = trace.filter.pids.clone();
+    Box::new(move |socket, scan| {
+        let held = || scan.of(socket.cookie, Some(socket.inode)).unwrap_or(&[]);
+        if let Some(tree) = tree {
+            return !socket.mini && socket.cgroup.is_none_or(|cgroup| cgroup == tree);
+        }
+        // One that nobody holds may be a listener's: the whole filter judges it later.
+        if socket.mini && !pids.is_empty() {
+            return false;
+        }
+        pids.is_empty() || socket.inode == 0 || held().iter().any(|h| pids.contains(&h.pid))
+    })
+}
