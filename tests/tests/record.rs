@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
@@ -433,6 +435,7 @@ fn a_full_disk_ends_it_and_spoils_nothing() {
             let status = record.process.wait(LIMIT);
             crowd.exit();
             let bytes = fs::read(&file).expect("the recording");
+            unmount(directory.path(), UnmountFlags::DETACH).expect("umount");
             ((status, record.process.err.text()), bytes)
         });
         disk.join().expect("the thread with the disk")
@@ -570,6 +573,16 @@ fn a_pipe_is_a_recording_too() {
         .expect("the reader");
     assert!(record.wait().expect("waitpid").success());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // A reader that goes away ends it in silence.
+    let mut unread = command(&["record", "-q", "-O", "-", "--netns", &netns])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the recorder");
+    drop(unread.stdout.take());
+    let left = unread.wait_with_output().expect("waitpid");
+    assert_eq!(left.status.code(), Some(0), "{left:?}");
+    assert!(left.stderr.is_empty(), "{left:?}");
     let told = lines(&output.stdout);
     assert!(
         told.iter().any(|line| line["id"] == leaked.s.id().as_str()),

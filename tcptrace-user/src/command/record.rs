@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Record) -> anyhow::Result<ExitCode> {
             terminal.notice(&data);
             Ok(ExitCode::SUCCESS)
         }
-        Some(Err((name, error))) => Err(cannot_write(&name, &error).into()),
+        Some(Err((name, error))) => Err(cannot_write(&name, error)),
         None => Ok(ExitCode::SUCCESS),
     }
 }

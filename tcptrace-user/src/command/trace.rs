@@ -145,7 +145,7 @@ async fn attached<S: Sink>(
             let session = session(&kernel, &plan, anchor, capture);
             let name = recording.destination.name();
             let begun = Recorder::begin(session, recording.destination, recording.rotate);
-            Some(begun.map_err(|error| cannot_write(&name, &error))?)
+            Some(begun.map_err(|error| cannot_write(&name, error))?)
         }
     };
     let mut pipeline = Pipeline::new(recorder, tracker, sink(anchor).context(WRITE)?);
@@ -218,13 +218,18 @@ async fn attached<S: Sink>(
     }))
 }
 
-/// Why a recording is not whole.
-pub(super) fn cannot_write(name: &str, error: &io::Error) -> Failure {
+/// Why a recording is not whole. Whoever reads it from a pipe may have had enough: that is no failure,
+/// and stays what it is.
+pub(super) fn cannot_write(name: &str, error: io::Error) -> anyhow::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return error.into();
+    }
     Failure {
         what: format!("cannot write {name}: {error}"),
         fix: "what was written up to there can be replayed; make room, or give another place"
             .to_owned(),
     }
+    .into()
 }
 
 /// What a reader of the results has to know goes the way of all inputs.

@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
     sink.summary(&tracker.summary(), tracker.now())
         .context(WRITE)?;
     match recorded {
-        Some(Err((name, error))) => Err(cannot_write(&name, &error).into()),
+        Some(Err((name, error))) => Err(cannot_write(&name, error)),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
