@@ -31,6 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
             0 => Minisockets::Seen,
             _ => Minisockets::Sampled,
         },
+        overflows_seen: choice & 2 == 0,
         selective: false,
         polled_ns: (choice & 4 != 0).then_some(250_000_000),
         mode: String::new(),

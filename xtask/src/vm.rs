@@ -75,7 +75,7 @@ pub(crate) struct Options {
 }
 
 /// Test binaries to which the chain makes no difference: they run with the first one only.
-const ONCE: [&str; 5] = ["harness", "btf", "chains", "polled", "manners"];
+const ONCE: [&str; 6] = ["harness", "btf", "chains", "polled", "manners", "record"];
 /// Divides the counts of the tests that are about many sockets, where processors are emulated.
 const EMULATED_SCALE: &str = "20";
 /// Multiplies the limits of the tests where emulated processors run in real time.
