@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use tcptrace_core::decode::{self, Decoder};
-use tcptrace_core::input::{Definition, EventBody, Input, Loss, SocketSnapshot, Sweep};
-use tcptrace_core::owner::Actor;
+use tcptrace_core::decode::Decoder;
+use tcptrace_core::input::{Definition, Input, Loss, SocketSnapshot, Sweep};
 use tcptrace_core::state::{StateSet, TcpState};
 use tcptrace_core::time::Mono;
 use tcptrace_core::tracker::Minisockets;
 
 use super::facts::{self, HolderScan};
+use super::newcomers::Newcomers;
+use super::overflows::Overflows;
 use crate::clock;
 use crate::kernel::probes::Probes;
 use crate::netns;
@@ -47,9 +48,6 @@ const POLL_COST: u64 = 4;
 
 /// Where minisockets are not seen by events they are sampled this often, ns.
 const SAMPLE_EVERY: u64 = 1_000_000_000;
-
-/// How many processes are looked up in /proc between two drains, of those that act.
-const NEW_PROCESSES: usize = 16;
 
 /// Says of a socket that was there before us whether it is one of those that the programs follow.
 pub(crate) type OwnerFilter = Box<dyn Fn(&SocketSnapshot, &HolderScan) -> bool>;
@@ -91,8 +89,7 @@ pub(crate) struct Live {
     /// Sockets of a dump that found no room in the map of selected ones.
     map_full: u64,
     last_loss: Loss,
-    /// What each listener had dropped when that was last fed.
-    overflows: BTreeMap<u64, u64>,
+    overflows: Overflows,
     loss_at: Mono,
     sweep_at: Mono,
     /// When the last dump began, and the longest time between two of them, ns.
@@ -101,11 +98,7 @@ pub(crate) struct Live {
     /// Not before this, even if something was lost: dumping takes time from draining.
     sweep_after_loss: Mono,
     facts_at: Mono,
-    /// Processes with a thread that was not seen before, to be looked up while they live.
-    new_threads: Vec<u32>,
-    /// The youngest thread that was seen of each process: a younger one may be of another
-    /// process with the same id.
-    seen: foldhash::HashMap<u32, u64>,
+    newcomers: Newcomers,
     pause: Duration,
     notices: Vec<String>,
 }
@@ -129,15 +122,14 @@ impl Live {
             undecodable: 0,
             map_full: 0,
             last_loss: Loss::default(),
-            overflows: BTreeMap::new(),
+            overflows: Overflows::default(),
             loss_at: Mono(0),
             sweep_at: Mono(0),
             swept_at: None,
             longest_gap: 0,
             sweep_after_loss: Mono(0),
             facts_at: Mono(0),
-            new_threads: Vec::new(),
-            seen: foldhash::HashMap::default(),
+            newcomers: Newcomers::default(),
             pause: PAUSE_MIN,
             notices: Vec::new(),
         }
@@ -216,6 +208,9 @@ impl Live {
             pipeline.feed(&Input::Define(definition))?;
         }
         pipeline.feed(&Input::Lost(self.last_loss))?;
+        for total in self.overflows.told() {
+            pipeline.feed(&Input::Overflow(total))?;
+        }
         for holders in pipeline.tracker().holders() {
             pipeline.feed(&Input::Define(holders))?;
         }
@@ -250,8 +245,7 @@ impl Live {
                 probes: Some(probes),
                 decoder,
                 undecodable,
-                new_threads,
-                seen,
+                newcomers,
                 ..
             } = self
             else {
@@ -261,9 +255,7 @@ impl Live {
                 taken += record.len() + 8;
                 match decoder.decode(record) {
                     Ok(event) => {
-                        if let Some(actor) = acting(&event.body) {
-                            note(new_threads, seen, actor);
-                        }
+                        newcomers.note(&event.body);
                         if written.is_ok() {
                             written = pipeline.feed(&Input::Kernel(event));
                         }
@@ -281,11 +273,7 @@ impl Live {
 
     /// Reads /proc of processes that act on sockets, while they live.
     fn processes<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
-        let mut pids = std::mem::take(&mut self.new_threads);
-        pids.sort_unstable();
-        pids.dedup();
-        self.new_threads = pids.split_off(pids.len().min(NEW_PROCESSES));
-        for pid in pids {
+        for pid in self.newcomers.take() {
             if let Some(process) = proc::process(pid) {
                 pipeline.feed(&Input::Define(Definition::Process(process)))?;
             }
@@ -323,26 +311,22 @@ impl Live {
 
     /// Takes what full accept queues have dropped by now.
     fn overflows<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
-        let overflows = match self.probes.as_ref().map(Probes::overflows) {
-            None => return Ok(()),
-            Some(Ok(overflows)) => overflows,
-            Some(Err(error)) => {
+        let Some(probes) = &self.probes else {
+            return Ok(());
+        };
+        match self.overflows.grown(probes) {
+            Ok((grown, undecodable)) => {
+                self.undecodable += undecodable;
+                grown
+                    .into_iter()
+                    .try_for_each(|total| pipeline.feed(&Input::Overflow(total)))
+            }
+            Err(error) => {
                 let notice = format!("what full accept queues dropped cannot be read: {error}");
                 self.notices.push(notice);
-                return Ok(());
-            }
-        };
-        for (key, value) in overflows {
-            let told = self.overflows.insert(key, value.dropped);
-            if told == Some(value.dropped) {
-                continue;
-            }
-            match decode::overflow(key, &value) {
-                Ok(overflow) => pipeline.feed(&Input::Overflow(overflow))?,
-                Err(_) => self.undecodable += 1,
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Dumps all sockets of all namespaces.
@@ -392,9 +376,7 @@ impl Live {
             (None, Minisockets::Sampled) => (SAMPLE_EVERY, SWEEP_COST),
             (None, Minisockets::Seen | Minisockets::Ignored) => (SWEEP_EVERY, SWEEP_COST),
         };
-        // What is known of processes is looked up anew: they exec, and the tracker forgets those to
-        // which no socket leads.
-        self.seen.clear();
+        self.newcomers.forget();
         let rest = at.since(began) * share;
         // From begin to begin, as far as that leaves the rest.
         self.sweep_at = began.plus(every).max(at.plus(rest));
@@ -514,28 +496,5 @@ impl Live {
         } else {
             PAUSE_MAX
         };
-    }
-}
-
-fn acting(body: &EventBody) -> Option<&Actor> {
-    match body {
-        EventBody::State(change) => change.actor.as_ref(),
-        EventBody::Accept { actor, .. }
-        | EventBody::Close { actor, .. }
-        | EventBody::Eof { actor } => Some(actor),
-        EventBody::Mini { .. } | EventBody::LeftOut => None,
-    }
-}
-
-/// Remembers a process if one of its threads is new.
-fn note(new: &mut Vec<u32>, seen: &mut foldhash::HashMap<u32, u64>, actor: &Actor) {
-    const MOST: usize = 65_536;
-    if seen.len() >= MOST {
-        seen.clear();
-    }
-    let youngest = seen.entry(actor.pid).or_default();
-    if actor.start_ns > *youngest {
-        *youngest = actor.start_ns;
-        new.push(actor.pid);
     }
 }

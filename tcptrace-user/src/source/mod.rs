@@ -2,6 +2,8 @@
 
 pub(crate) mod facts;
 pub(crate) mod live;
+mod newcomers;
+mod overflows;
 pub(crate) mod replay;
 pub(crate) mod self_check;
 pub(crate) mod start;
