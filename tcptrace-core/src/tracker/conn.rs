@@ -148,6 +148,8 @@ pub(super) struct Listener {
     pub(super) seen_in: u32,
     /// It was closed; its queue is emptied right after.
     pub(super) gone: bool,
+    /// `sk_drops` before anybody counted, where a dump told.
+    pub(super) drops_before: Option<u32>,
 }
 
 impl Conn {
@@ -366,15 +368,11 @@ impl World {
         }
     }
 
-    /// The listener of this cookie, `None` if it is not known.
-    pub(super) fn listener(&self, cookie: u64) -> Option<&Listener> {
-        let mut all = self.listeners.values().flatten();
-        all.find(|listener| listener.cookie == cookie)
-    }
-
     /// Whose listener it is, and everyone who has it open.
-    pub(super) fn owner_of_listener(&self, cookie: u64) -> Owner {
-        let Some(listener) = self.listener(cookie) else {
+    pub(super) fn owner_of_listener(&self, tuple: &Tuple, cookie: u64) -> Owner {
+        let key = (tuple.netns, tuple.local.port());
+        let list = self.listeners.get(&key).map_or(&[][..], Vec::as_slice);
+        let Some(listener) = list.iter().find(|l| l.cookie == cookie) else {
             return Owner::default();
         };
         Owner {

@@ -50,6 +50,7 @@ impl Tracker {
             opened_by: change.actor,
             seen_in: self.sweep.number(),
             gone: false,
+            drops_before: Some(0),
         });
     }
 

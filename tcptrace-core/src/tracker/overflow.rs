@@ -20,8 +20,6 @@ const TELL_EVERY: u64 = 10_000_000_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overflows {
     listeners: BTreeMap<u64, Overflowing>,
-    /// Where dumps tell: what a listener had dropped before anybody watched it.
-    before: BTreeMap<u64, u32>,
 }
 
 /// A listener that dropped something.
@@ -97,18 +95,16 @@ impl Tracker {
         }
     }
 
-    /// A listener as a dump shows it, where nothing else tells.
-    pub(super) fn overflow_sampled(&mut self, socket: &SocketSnapshot) {
-        let Some(drops) = socket.drops.filter(|_| !self.options.overflows_seen) else {
+    /// A listener as a dump shows it, where nothing else tells; it had dropped so much `before` it
+    /// was first met.
+    pub(super) fn overflow_sampled(&mut self, socket: &SocketSnapshot, before: Option<u32>) {
+        let (Some(drops), Some(before)) = (socket.drops, before) else {
             return;
         };
-        if !self.options.filter.selects_tuple(&socket.tuple) {
+        let seen = self.options.overflows_seen;
+        if seen || !self.options.filter.selects_tuple(&socket.tuple) {
             return;
         }
-        let born = self.world.listener(socket.cookie);
-        let fresh = born.is_some_and(|listener| listener.opened_by.is_some());
-        let before = self.overflows.before.entry(socket.cookie);
-        let before = *before.or_insert(if fresh { 0 } else { drops });
         let dropped = u64::from(drops.wrapping_sub(before));
         let known = self.overflows.listeners.get(&socket.cookie);
         if dropped > known.map_or(0, |known| known.last.dropped) {
@@ -181,7 +177,7 @@ fn view(last: &Overflow, world: &World) -> View {
         state: TcpState::Listen,
         age: Age::Unknown,
         mini: false,
-        owner: world.owner_of_listener(last.cookie),
+        owner: world.owner_of_listener(&last.tuple, last.cookie),
         recv_q: Some(last.queue),
         send_q: Some(last.limit),
         keepalive: None,

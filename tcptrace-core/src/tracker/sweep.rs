@@ -94,15 +94,16 @@ impl Tracker {
     pub(super) fn socket(&mut self, socket: &SocketSnapshot, changes: &mut Vec<Change>) {
         let cookie = socket.cookie;
         if socket.state == TcpState::Listen {
-            self.world.add_listener(Listener {
+            let before = self.world.add_listener(Listener {
                 tuple: socket.tuple,
                 cookie,
                 holders: Vec::new(),
                 opened_by: None,
                 seen_in: self.sweep.number,
                 gone: false,
+                drops_before: socket.drops,
             });
-            self.overflow_sampled(socket);
+            self.overflow_sampled(socket, before);
             return;
         }
         if socket.mptcp || self.sweep.leaves_out(cookie) {
@@ -318,12 +319,20 @@ impl Tracker {
 }
 
 impl World {
-    pub(super) fn add_listener(&mut self, listener: Listener) {
+    /// Adds or renews a listener, and gives what it had dropped when it was first met.
+    pub(super) fn add_listener(&mut self, listener: Listener) -> Option<u32> {
         let key = (listener.tuple.netns, listener.tuple.local.port());
         let list = self.listeners.entry(key).or_default();
         match list.iter_mut().find(|l| l.cookie == listener.cookie) {
-            Some(known) => known.seen_in = listener.seen_in,
-            None => list.push(listener),
+            Some(known) => {
+                known.seen_in = listener.seen_in;
+                known.drops_before
+            }
+            None => {
+                let before = listener.drops_before;
+                list.push(listener);
+                before
+            }
         }
     }
 
