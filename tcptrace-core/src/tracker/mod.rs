@@ -5,6 +5,7 @@
 
 mod conn;
 mod events;
+mod handover;
 mod overflow;
 mod parted;
 mod polled;
@@ -18,7 +19,7 @@ use crate::cause::Cause;
 use crate::change::{Change, View};
 use crate::filter::Filter;
 use crate::input::{Definition, EventBody, Input, Loss};
-use crate::owner::{Comm, Holder};
+use crate::owner::Comm;
 use crate::report::summary::Key;
 use crate::state::{StateSet, TcpState};
 use crate::time::Mono;
@@ -237,53 +238,6 @@ impl Tracker {
     /// Whether a connection is tracked.
     pub fn knows(&self, cookie: u64) -> bool {
         self.conns.contains_key(&cookie) || self.parted.knows(cookie)
-    }
-
-    /// Begins anew at `at` with what is known of the connections: nothing has been counted, told or
-    /// lost yet, and every connection in a watched state was there before.
-    pub fn restart(&mut self, at: Mono) {
-        self.began = Some(at);
-        self.stats = Stats::default();
-        self.lost_before = self.loss;
-        self.overflows.restart();
-        (self.reconciled, self.anomalies) = (0, 0);
-        let mut due = Vec::new();
-        #[expect(
-            clippy::iter_over_hash_type,
-            reason = "each by itself, into an ordered set"
-        )]
-        for (cookie, conn) in &mut self.conns {
-            conn.found = true;
-            conn.shown = false;
-            if self.options.filter.states.contains(conn.state) {
-                due.push((
-                    conn.entered.latest.plus(self.options.filter.min_age_ns),
-                    *cookie,
-                ));
-            }
-        }
-        self.due.extend(due);
-    }
-
-    /// What was learned of the world, for one who has not heard of it.
-    pub fn definitions(&self) -> Vec<Definition> {
-        self.world.definitions()
-    }
-
-    /// Who holds which connection, as far as that was looked up, in the order of cookies.
-    pub fn holders(&self) -> Vec<Definition> {
-        let mut known: Vec<(u64, Vec<Holder>)> = Vec::new();
-        #[expect(
-            clippy::iter_over_hash_type,
-            reason = "sorted before anything comes of it"
-        )]
-        for (cookie, conn) in &self.conns {
-            let facts = conn.facts.as_deref().filter(|f| f.held_at.is_some());
-            known.extend(facts.map(|f| (*cookie, f.holders.clone())));
-        }
-        known.sort_unstable_by_key(|(cookie, _)| *cookie);
-        let define = |(cookie, holders)| Definition::Holders { cookie, holders };
-        known.into_iter().map(define).collect()
     }
 
     /// How many connections are in a watched state and selected.
