@@ -155,12 +155,7 @@ fn mini(op: &MiniOp, known: &mut Known, out: &mut Vec<u8>) {
 fn snapshot(snapshot: &SocketSnapshot, known: &mut Known, out: &mut Vec<u8>) {
     let s = snapshot;
     time(s.at, known);
-    let named = Socket {
-        cookie: s.cookie,
-        sk: 0,
-        tuple: Some(s.tuple),
-    };
-    socket(named, known, out);
+    shown(s.cookie, s.tuple, known, out);
     out.push(s.state.number());
     out.push(u8::from(s.mini) | u8::from(s.mptcp) << 1);
     for number in [s.inode, s.uid, s.recv_q, s.send_q] {
@@ -191,12 +186,7 @@ fn snapshot(snapshot: &SocketSnapshot, known: &mut Known, out: &mut Vec<u8>) {
 fn overflow(overflow: &Overflow, known: &mut Known, out: &mut Vec<u8>) {
     let o = overflow;
     time(o.at, known);
-    let named = Socket {
-        cookie: o.cookie,
-        sk: 0,
-        tuple: Some(o.tuple),
-    };
-    socket(named, known, out);
+    shown(o.cookie, o.tuple, known, out);
     put_delta(out, o.first.0, o.at.0);
     put(out, o.dropped);
     put(out, u64::from(o.queue));
@@ -239,6 +229,12 @@ fn text(text: &Option<Arc<str>>, out: &mut Vec<u8>) {
 fn time(at: Mono, known: &mut Known) {
     put_delta(&mut known.times, at.0, known.at);
     known.at = at.0;
+}
+
+/// A socket whose address is not known.
+fn shown(cookie: u64, tuple: Tuple, known: &mut Known, out: &mut Vec<u8>) {
+    let (sk, tuple) = (0, Some(tuple));
+    socket(Socket { cookie, sk, tuple }, known, out);
 }
 
 fn socket(socket: Socket, known: &mut Known, out: &mut Vec<u8>) {
