@@ -97,6 +97,23 @@ pub(crate) struct Watch {
     /// Stop after this time, as ^C does: print the summary, exit 0
     #[arg(short, long, value_name = "D", value_parser = parse_duration)]
     pub(crate) duration: Option<u64>,
+    /// How it is told.
+    #[command(flatten)]
+    pub(crate) told: Told,
+    /// Record to this file at the same time, for `tcptrace replay`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// How it is traced.
+    #[command(flatten)]
+    pub(crate) tracing: Tracing,
+    /// Which sockets.
+    #[command(flatten)]
+    pub(crate) filters: Filters,
+}
+
+/// How `watch` and `replay` tell what they see.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Told {
     /// Start every line with the time: -T or -T=local, -T=utc, -T=rel (s since the start), -T=ns
     /// (CLOCK_MONOTONIC)
     #[arg(
@@ -120,15 +137,6 @@ pub(crate) struct Watch {
     /// Cut no line at the width of the terminal, and show container and command line
     #[arg(short, long)]
     pub(crate) wide: bool,
-    /// Record to this file at the same time, for `tcptrace replay`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) record: Option<PathBuf>,
-    /// How it is traced.
-    #[command(flatten)]
-    pub(crate) tracing: Tracing,
-    /// Which sockets.
-    #[command(flatten)]
-    pub(crate) filters: Filters,
 }
 
 /// How it is traced.
@@ -346,8 +354,8 @@ mod tests {
         assert_eq!(watch.filters.min_age, Some(500_000_000));
         assert_eq!(watch.filters.pid, [1, 2]);
         assert_eq!(watch.filters.raddr.len(), 2);
-        assert_eq!(watch.timestamp, Some(Timestamp::Local));
-        assert_eq!(watch.by, [Key::Pid, Key::Cause]);
+        assert_eq!(watch.told.timestamp, Some(Timestamp::Local));
+        assert_eq!(watch.told.by, [Key::Pid, Key::Cause]);
         assert_eq!(watch.tracing.ring_size, Some(4 << 20));
     }
 

@@ -157,14 +157,14 @@ impl Watch {
         let mut filter = filter(typed.filters, WATCH_MIN_AGE_NS)?;
         filter.states = shown(asked);
         check_interval(&typed.tracing)?;
-        if filter.states.is_empty() && !typed.transitions {
+        if filter.states.is_empty() && !typed.told.transitions {
             return Err(nothing_lingers(asked).into());
         }
-        let transitions = transitions(typed.transitions, asked);
+        let transitions = transitions(typed.told.transitions, asked);
         let look = Look::new(
             terminal,
-            typed.timestamp,
-            (typed.json, typed.wide),
+            typed.told.timestamp,
+            (typed.told.json, typed.told.wide),
             transitions,
         );
         Ok(Watch {
@@ -174,7 +174,7 @@ impl Watch {
                 states: filter.states.union(transitions),
                 filter,
                 transitions,
-                by: typed.by,
+                by: typed.told.by,
                 duration_ns: typed.duration,
                 ring_size: typed.tracing.ring_size,
                 hooks: typed.tracing.hooks,

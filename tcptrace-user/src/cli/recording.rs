@@ -4,11 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use tcptrace_core::report::summary::Key;
 use tcptrace_core::report::timeline::Wanted;
 use tcptrace_core::time::parse_duration;
 
-use super::{Filters, Timestamp, Tracing, bytes};
+use super::{Filters, Told, Tracing, bytes};
 use crate::examples;
 use crate::moment::Moment;
 
@@ -83,29 +82,9 @@ pub(crate) struct Replay {
     /// Exit with 4 if anything is missing: of the recording, or of what it tells
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Start every line with the time: -T or -T=local, -T=utc, -T=rel (s since the start), -T=ns
-    /// (CLOCK_MONOTONIC)
-    #[arg(
-        short = 'T',
-        long,
-        value_name = "FORM",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "local"
-    )]
-    pub(crate) timestamp: Option<Timestamp>,
-    /// Print every transition, too, of all states unless --state is given
-    #[arg(long)]
-    pub(crate) transitions: bool,
-    /// Group the summary by these: state, comm, pid, peer, port, container, cause
-    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
-    pub(crate) by: Vec<Key>,
-    /// Print JSON lines
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Cut no line at the width of the terminal, and show container and command line
-    #[arg(short, long)]
-    pub(crate) wide: bool,
+    /// How it is told.
+    #[command(flatten)]
+    pub(crate) told: Told,
     /// Which sockets.
     #[command(flatten)]
     pub(crate) filters: Filters,

@@ -147,7 +147,7 @@ impl Replay {
             )
             .into());
         }
-        let transitions = transitions(typed.transitions, asked);
+        let transitions = transitions(typed.told.transitions, asked);
         Ok(Replay {
             files: typed.files,
             from: typed.from,
@@ -162,12 +162,12 @@ impl Replay {
             asked,
             min_age_ns: typed.filters.min_age,
             filter: filter_elsewhere(typed.filters)?,
-            transitions: typed.transitions,
-            by: typed.by,
+            transitions: typed.told.transitions,
+            by: typed.told.by,
             look: Look::new(
                 terminal,
-                typed.timestamp,
-                (typed.json, typed.wide),
+                typed.told.timestamp,
+                (typed.told.json, typed.told.wide),
                 transitions,
             ),
         })
