@@ -57,7 +57,9 @@ END
 }
 
 . /job
-as_nobody
+if [ "$TCPTRACE_BIN" = /bin/tcptrace-as-nobody ]; then
+    as_nobody
+fi
 frame uname uname -a
 frame doctor verifier /tmp/verifier \
     tcptrace doctor ${TCPTRACE_HOOKS:+--hooks "$TCPTRACE_HOOKS"} --json
