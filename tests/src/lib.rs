@@ -14,6 +14,7 @@ pub mod netns;
 pub mod oracle;
 pub mod pace;
 pub mod peer;
+pub mod recording;
 pub mod require;
 pub mod sock;
 pub mod tcptrace;

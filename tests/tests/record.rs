@@ -1,10 +1,10 @@
-//! Recordings: what a replay says is what the live run said, and little is lost whatever happens.
+//! Recordings: little is lost whatever happens, and they are who asked's alone.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::mount::{
@@ -12,287 +12,23 @@ use rustix::mount::{
 };
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
-use serde_json::Value;
-use tcptrace_tests::child::{LIMIT, Process, until};
+use tcptrace_tests::child::{LIMIT, until};
 use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::pace::scaled;
 use tcptrace_tests::peer::Crowd;
+use tcptrace_tests::recording::{Run, bustle, lines, run, status, text, text_of};
 use tcptrace_tests::require;
 use tcptrace_tests::tcptrace::{command, hooks, tracer_path};
 use tcptrace_tests::truth::now_ns;
 
 #[test]
-fn a_replay_says_what_the_watch_said() {
-    require!(root, tracer);
-    for options in [
-        &["--min-age", "100ms"][..],
-        &["--json", "--min-age", "100ms"],
-        &[
-            "--json",
-            "--state",
-            "all",
-            "--transitions",
-            "--by",
-            "comm,cause",
-        ],
-        &[
-            "--state",
-            "close_wait",
-            "--min-age",
-            "0",
-            "--by",
-            "state,pid",
-            "-T=ns",
-        ],
-        &[
-            "--json",
-            "--state",
-            "time_wait,fin_wait2",
-            "--min-age",
-            "0",
-            "--role",
-            "active",
-        ],
-    ] {
-        identity(options);
-    }
-}
-
-#[test]
-fn a_replay_says_what_a_polling_watch_said() {
-    require!(root, tracer);
-    identity(&[
-        "--hooks",
-        "netlink",
-        "--interval",
-        "20ms",
-        "--min-age",
-        "100ms",
-    ]);
-    identity(&[
-        "--hooks",
-        "netlink",
-        "--json",
-        "--state",
-        "all",
-        "--transitions",
-    ]);
-}
-
-/// Two processes and one recording: byte for byte the same, as fast as can be and slowly.
-#[track_caller]
-fn identity(options: &[&str]) {
-    let lab = Lab::new();
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("it.rec");
-    let netns = lab.ns.inode().to_string();
-    let before = lab.connect();
-    let mut watch = command(
-        &[
-            &["watch", "--netns", &netns, "--record", text(&file)],
-            options,
-        ]
-        .concat(),
-    );
-    let mut watch = Watch::start(&mut watch);
-    let kept = bustle(&lab);
-    let live = watch.stop();
-    drop((before, kept));
-
-    // Whoever replays cannot poll.
-    let mut asked = vec!["replay", text(&file), "--netns", &netns];
-    let mut words = options.iter();
-    while let Some(word) = words.next() {
-        match *word {
-            "--hooks" | "--interval" => drop(words.next()),
-            word => asked.push(word),
-        }
-    }
-    let replayed = run(&asked);
-    assert_same(&live, &replayed);
-    let slow = run(&[&asked[..], &["--speed", "3"]].concat());
-    assert_same(&live, &slow);
-    let strict = command(&[&asked[..], &["--strict"]].concat());
-    assert_eq!(status(strict), Some(0));
-}
-
-/// Connections that go every way, and two that stay.
-fn bustle(lab: &Lab) -> Vec<Conn> {
-    let mut leaked = lab.connect();
-    leaked.client.act("close C");
-    leaked.server.act("wait S 8");
-    let mut half = lab.connect();
-    half.client.act("shutdown C wr");
-    half.server.act("wait S 8");
-    let mut whole = lab.connect();
-    whole.client.act("close C");
-    whole.server.act("wait S 8");
-    assert_eq!(whole.server.act("recv S 10").value, Some(0));
-    std::thread::sleep(Duration::from_millis(300));
-    whole.server.act("close S");
-    let mut reset = lab.connect();
-    reset.client.act("linger C 0");
-    reset.client.act("close C");
-    half.server.act("close S");
-    std::thread::sleep(Duration::from_millis(200));
-    vec![leaked, half, whole, reset]
-}
-
-#[test]
-fn other_questions_can_be_asked_later() {
-    require!(root, tracer);
-    let lab = Lab::new();
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("it.rec");
-    let netns = lab.ns.inode().to_string();
-    let mut record = Watch::start(&mut command(&[
-        "record",
-        "-O",
-        text(&file),
-        "--netns",
-        &netns,
-    ]));
-    let kept = bustle(&lab);
-    let mut late = lab.connect();
-    late.client.act("close C");
-    late.server.act("wait S 8");
-    std::thread::sleep(Duration::from_millis(200));
-    record.stop();
-
-    let leaked = &kept[0].s.id();
-    let all = lines(&run(&[
-        "replay",
-        text(&file),
-        "--state",
-        "all",
-        "--transitions",
-        "--json",
-    ]));
-    let path: Vec<&str> = all
-        .iter()
-        .filter(|line| line["type"] == "transition" && line["id"] == leaked.as_str())
-        .filter_map(|line| line["new_state"].as_str())
-        .collect();
-    assert_eq!(path, ["syn_recv", "established", "close_wait"]);
-    // Nobody looked when it was 250 ms old: it is told as it would have been.
-    let stuck = lines(&run(&[
-        "replay",
-        text(&file),
-        "--min-age",
-        "250ms",
-        "--json",
-    ]));
-    let stuck = stuck
-        .iter()
-        .find(|line| line["type"] == "stuck" && line["id"] == leaked.as_str());
-    let stuck = stuck.expect("the leak");
-    assert_eq!(stuck["age_ns"], 250_000_000);
-    assert_eq!(stuck["pid"], kept[0].server.pid());
-    // By a state that was not asked for, and by who is not in it.
-    let none = lines(&run(&[
-        "replay",
-        text(&file),
-        "-s",
-        "close_wait",
-        "-p",
-        "1",
-        "--json",
-    ]));
-    assert_eq!(none[none.len() - 1]["states"]["close_wait"]["entered"], 0);
-
-    // From the middle on: the leak was there before, with its true age.
-    let birth = |line: &&Value| line["id"] == late.c.id().as_str();
-    let from = all.iter().find(birth).expect("a late connection");
-    let from = from["ts"].as_str().expect("an instant");
-    let later = [
-        "replay",
-        text(&file),
-        "-s",
-        "close_wait",
-        "--min-age",
-        "100ms",
-        "--json",
-    ];
-    let part = lines(&run(&[&later[..], &["--from", from]].concat()));
-    let (summary, told) = part.split_last().expect("a summary");
-    let state = &summary["states"]["close_wait"];
-    assert_eq!(
-        (&state["entered"], &state["open"]),
-        (&1.into(), &2.into()),
-        "{summary}"
-    );
-    assert_eq!(told.len(), 2, "{told:?}");
-    let part = lines(&run(&[&later[..], &["--to", from]].concat()));
-    let state = &part[part.len() - 1]["states"]["close_wait"];
-    assert_eq!(state["open"], 1, "{state}");
-    drop(late);
-}
-
-#[test]
-fn a_connection_is_told_from_its_birth() {
-    require!(root, tracer);
-    let lab = Lab::new();
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("it.rec");
-    let netns = lab.ns.inode().to_string();
-    let mut record = Watch::start(&mut command(&[
-        "record",
-        "-O",
-        text(&file),
-        "--netns",
-        &netns,
-    ]));
-    let kept = bustle(&lab);
-    record.stop();
-
-    let conn = &kept[2];
-    let ends = format!("{}-{}", conn.c.local(), conn.c.remote());
-    let told = text_of(&run(&["replay", text(&file), "--conn", &ends]));
-    let client = format!("connect()  by {}", conn.client.pid());
-    let server = format!("by {}", conn.server.pid());
-    assert!(
-        told.contains(&conn.c.id()) && told.contains(&conn.s.id()),
-        "{told}"
-    );
-    assert!(told.contains(&client), "{told}");
-    assert!(
-        told.contains("the end of the stream was read") || told.contains(&server),
-        "{told}"
-    );
-    let steps = lines(&run(&[
-        "replay",
-        text(&file),
-        "--conn",
-        &conn.s.id(),
-        "--json",
-    ]));
-    let states: Vec<&str> = steps
-        .iter()
-        .filter_map(|s| s["new_state"].as_str())
-        .collect();
-    assert_eq!(
-        states,
-        ["syn_recv", "established", "close_wait", "last_ack", "close"]
-    );
-    let unknown = command(&["replay", text(&file), "--conn", "127.0.0.1:1-127.0.0.1:2"]);
-    assert_eq!(status(unknown), Some(2));
-}
-
-#[test]
 fn a_killed_recorder_loses_the_last_second_at_most() {
     require!(root, tracer);
     let lab = Lab::new();
-    let netns = lab.ns.inode().to_string();
     for round in 0..4 {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("it.rec");
-        let record = Watch::start(&mut command(&[
-            "record",
-            "-O",
-            text(&file),
-            "--netns",
-            &netns,
-        ]));
+        let record = Run::record(&lab, &file);
         let mut closed = Vec::new();
         let end = Instant::now() + Duration::from_millis(1_400 + 370 * round);
         let mut conn = lab.connect();
@@ -350,14 +86,7 @@ fn what_is_damaged_is_passed_and_told() {
     let lab = Lab::new();
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("it.rec");
-    let netns = lab.ns.inode().to_string();
-    let mut record = Watch::start(&mut command(&[
-        "record",
-        "-O",
-        text(&file),
-        "--netns",
-        &netns,
-    ]));
+    let mut record = Run::record(&lab, &file);
     let kept = bustle(&lab);
     std::thread::sleep(Duration::from_secs(1));
     record.stop();
@@ -427,7 +156,7 @@ fn a_full_disk_ends_it_and_spoils_nothing() {
         let disk = scope.spawn(|| {
             let directory = small_disk("192k");
             let file = directory.path().join("it.rec");
-            let mut record = Watch::start(&mut command(&["record", "-O", text(&file)]));
+            let mut record = Run::start(&mut command(&["record", "-O", text(&file)]));
             let ip = lab.ip.to_string();
             let count = scaled(20_000).max(8_000).to_string();
             let mut crowd = Crowd::start(&lab.ns, &["burst", &ip, &count, "2"]);
@@ -494,7 +223,7 @@ fn files_rotate_and_replay_as_one() {
     let mut record = command(&["record", "-O", text(&file), "--netns", &netns]);
     record.args(["--rotate", "1s", "--keep", "3"]);
     record.env("SUDO_UID", "4321").env("SUDO_GID", "4322");
-    let mut record = Watch::start(&mut record);
+    let mut record = Run::start(&mut record);
     let mut leaked = lab.connect();
     leaked.client.act("close C");
     leaked.server.act("wait S 8");
@@ -605,7 +334,7 @@ fn a_command_is_recorded_with_its_children_and_nobody_else() {
     let mut record = lab.ns.command(tracer_path());
     record.arg("record").args(hooks());
     record.args(["-O", text(&file), "--", "sh", "-c", &script]);
-    let mut record = Watch::start(&mut record);
+    let mut record = Run::start(&mut record);
     let mut other = lab.connect();
     other.client.act("close C");
     other.server.act("wait S 8");
@@ -655,73 +384,4 @@ fn nothing_is_overwritten() {
     let forced = command(&["record", "-d", "1s", "--force", "-O", text(&file)]);
     assert_eq!(status(forced), Some(0));
     run(&["replay", "--strict", text(&file)]);
-}
-
-/// A run that ends when it is told to.
-struct Watch {
-    process: Process,
-}
-
-impl Watch {
-    /// Starts it and waits until it has listed what was there.
-    #[track_caller]
-    fn start(command: &mut Command) -> Watch {
-        let process = Process::spawn(command);
-        let ready = process.err.find(0, LIMIT, |line| {
-            line.text.contains("already there").then_some(())
-        });
-        assert!(ready.is_some(), "not ready: {}", process.err.text());
-        Watch { process }
-    }
-
-    /// Its whole output.
-    #[track_caller]
-    fn stop(&mut self) -> Vec<u8> {
-        self.process.signal(Signal::INT);
-        let status = self.process.wait(LIMIT);
-        assert!(status.success(), "{status}: {}", self.process.err.text());
-        self.process.out.text().into_bytes()
-    }
-}
-
-/// Standard output of a run that succeeds.
-#[track_caller]
-fn run(args: &[&str]) -> Vec<u8> {
-    let output: Output = command(args).output().expect("tcptrace");
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{args:?}: {}",
-        text_of(&output.stderr)
-    );
-    output.stdout
-}
-
-fn status(mut command: Command) -> Option<i32> {
-    command.output().expect("tcptrace").status.code()
-}
-
-#[track_caller]
-fn assert_same(live: &[u8], replayed: &[u8]) {
-    assert!(
-        live == replayed,
-        "live:\n{}\nreplayed:\n{}",
-        text_of(live),
-        text_of(replayed)
-    );
-}
-
-#[track_caller]
-fn lines(output: &[u8]) -> Vec<Value> {
-    let text = text_of(output);
-    let object = |line| serde_json::from_str(line).expect("JSON");
-    text.lines().map(object).collect()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-fn text_of(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

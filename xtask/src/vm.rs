@@ -75,7 +75,9 @@ pub(crate) struct Options {
 }
 
 /// Test binaries to which the chain makes no difference: they run with the first one only.
-const ONCE: [&str; 6] = ["harness", "btf", "chains", "polled", "manners", "record"];
+const ONCE: [&str; 7] = [
+    "harness", "btf", "chains", "polled", "manners", "record", "replay",
+];
 /// Divides the counts of the tests that are about many sockets, where processors are emulated.
 const EMULATED_SCALE: &str = "20";
 /// Multiplies the limits of the tests where emulated processors run in real time.
