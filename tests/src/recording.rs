@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::child::{LIMIT, Process};
 use crate::lab::{Conn, Lab};
-use crate::tcptrace::command;
+use crate::tcptrace::{command, wait_until_watching};
 
 /// A run that ends when it is told to.
 #[derive(Debug)]
@@ -23,10 +23,7 @@ impl Run {
     #[track_caller]
     pub fn start(command: &mut Command) -> Run {
         let process = Process::spawn(command);
-        let ready = process.err.find(0, LIMIT, |line| {
-            line.text.contains("already there").then_some(())
-        });
-        assert!(ready.is_some(), "not ready: {}", process.err.text());
+        wait_until_watching(&process);
         Run { process }
     }
 

@@ -88,11 +88,11 @@ pub fn snapshot(ns: &Netns, args: &[&str]) -> Vec<Event> {
     events.iter().map(Event::read).collect()
 }
 
-/// Waits until a `watch` says that it is attached and has listed what was there.
+/// Waits until a `watch` or `record` says that it is attached and has listed what was there.
 #[track_caller]
 pub fn wait_until_watching(process: &Process) {
     let ready = process.err.find(0, LIMIT, |line| {
-        line.text.contains("watching").then_some(())
+        line.text.contains("already there").then_some(())
     });
     assert!(ready.is_some(), "not watching: {}", process.err.text());
 }
