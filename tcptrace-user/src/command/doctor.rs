@@ -23,13 +23,14 @@ use crate::source::self_check::{self, Checked};
 /// When the output cannot be written.
 pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
     let asked = super::plan_options(&options.hooks)?;
-    let kernel = Kernel::inspect(options.btf.as_deref())?;
+    let mut kernel = Kernel::inspect(options.btf.as_deref())?;
+    kernel.look_for_timer();
     let mut plan = plan(&kernel.facts, &asked);
     let self_check = plan
         .as_mut()
         .ok()
         .filter(|plan| plan.mode != Mode::Netlink)
-        .map(|plan| self_check::run(&kernel, plan, &asked));
+        .map(|plan| self_check::run(&mut kernel, plan, &asked));
     let diagnosis = Diagnosis {
         sysctls: sysctl::read(Path::new("/proc")),
         btf_types: kernel.btf_types,

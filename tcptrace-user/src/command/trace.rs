@@ -19,7 +19,7 @@ use crate::companion::Companion;
 use crate::end::End;
 use crate::error::{CannotRun, Failure};
 use crate::kernel::inspect::Kernel;
-use crate::kernel::plan::{Event, Mechanism, Mode, Plan, PlanOptions, plan};
+use crate::kernel::plan::{Event, Mechanism, Mode, Plan, PlanOptions};
 use crate::kernel::probes::Probes;
 use crate::kernel::sysctl;
 use crate::kernel_filter;
@@ -60,18 +60,18 @@ pub(super) fn run<S: Sink>(
     sink: impl FnOnce(WallAnchor) -> io::Result<S>,
 ) -> anyhow::Result<Option<Traced<S>>> {
     let asked = super::plan_options(&trace.hooks)?;
-    let kernel = Kernel::inspect(trace.btf.as_deref())?;
+    let mut kernel = Kernel::inspect(trace.btf.as_deref())?;
     if let (Some(file), Some(why)) = (&trace.btf, kernel.facts.offsets.why_not()) {
         return Err(foreign_btf(file, why.to_owned()).into());
     }
-    let mut plan = plan(&kernel.facts, &asked).map_err(|refusal| CannotRun {
+    let mut plan = kernel.plan(&asked).map_err(|refusal| CannotRun {
         what: "cannot trace here".to_owned(),
         why: refusal.why,
         fix: refusal.fix,
     })?;
     if let Some(file) = trace.btf.as_ref().filter(|_| plan.mode != Mode::Netlink) {
         // The kernel's own cannot be wrong.
-        self_check::run(&kernel, &mut plan, &asked).map_err(|why| foreign_btf(file, why))?;
+        self_check::run(&mut kernel, &mut plan, &asked).map_err(|why| foreign_btf(file, why))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -100,7 +100,7 @@ fn foreign_btf(file: &Path, why: String) -> CannotRun {
 
 async fn attached<S: Sink>(
     trace: &Trace,
-    kernel: Kernel,
+    mut kernel: Kernel,
     (plan, asked): (Plan, &PlanOptions),
     recording: Option<Recording>,
     mut companion: Option<&mut Companion>,
@@ -113,7 +113,7 @@ async fn attached<S: Sink>(
     let (plan, mut probes) = match plan.mode {
         Mode::Netlink => (plan, None),
         _ => {
-            let (plan, probes) = start::start(&kernel, plan, asked, &scope)?;
+            let (plan, probes) = start::start(&mut kernel, plan, asked, &scope)?;
             // Polling is what is left where the kernel refused every program that was tried.
             let attached = plan.mode != Mode::Netlink;
             (plan, attached.then_some(probes))
@@ -163,7 +163,7 @@ async fn attached<S: Sink>(
     };
     let tree = companion.as_ref().and_then(|c| c.cgroup());
     let owner_filter = selective.then(|| owner_filter(trace, tree));
-    let decoder = start::decoder(kernel.facts.hz, kernel.symbols);
+    let decoder = start::decoder(kernel.facts.hz, Some(kernel.kallsyms));
     let mut live = Live::new(probes, decoder, owner_filter, dumps);
     live.bootstrap(&mut pipeline).context(WRITE)?;
     pipeline.pause()?;

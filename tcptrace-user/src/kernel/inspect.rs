@@ -1,7 +1,7 @@
 //! Collects the facts: the one place of this room that looks at the machine.
 
 use std::fs;
-use std::io::{self, BufReader, Read as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,9 @@ use super::btf::{Btf, Kind};
 use super::capability::{self, Capability};
 use super::cgroup;
 use super::facts::{Fact, Facts, Settings};
-use super::kallsyms::{KALLSYMS, Symbols, SymbolsError};
+use super::kallsyms::{KALLSYMS, Kallsyms, SymbolsError};
 use super::layout::{self, Absence};
+use super::plan::{CannotRun, Event, Plan, PlanOptions, plan};
 use super::prototypes::{self, Arguments, NO_BTF};
 use super::targets::Targets;
 use super::tracefs::Tracefs;
@@ -38,8 +39,8 @@ pub(crate) struct Kernel {
     pub(crate) btf_types: usize,
     /// The file that it is, if it is not the kernel's own.
     pub(crate) btf_file: Option<PathBuf>,
-    /// Its functions; `None` if `facts.timer_address` says why not.
-    pub(crate) symbols: Option<Symbols>,
+    /// Its functions.
+    pub(crate) kallsyms: Kallsyms,
     /// How many arguments its functions take.
     pub(crate) arguments: Arguments,
     /// What programs can be attached by; nothing without BTF of its own.
@@ -52,8 +53,8 @@ impl Kernel {
     /// Asks. What cannot be found out is a fact as well. `btf_file` is where the field offsets are
     /// looked up, instead of in the kernel's own BTF.
     ///
-    /// Most of its time goes into `/proc/kallsyms`. Nothing is attached, and nothing that it loads
-    /// stays.
+    /// `facts.timer_address` is left for [`Kernel::look_for_timer`]. Nothing is attached, and nothing
+    /// that it loads stays.
     ///
     /// # Errors
     /// [`Usage`] if `btf_file` cannot be read, or is no BTF.
@@ -72,7 +73,6 @@ impl Kernel {
                 None => (None, btf_fact.clone()),
             },
         };
-        let (symbols, timer_address) = symbols();
         let (tracefs, tracefs_fact) = match Tracefs::open() {
             Ok(tracefs) => (Some(tracefs), Fact::Yes),
             Err(e) => (None, Fact::No(e.to_string())),
@@ -123,7 +123,7 @@ impl Kernel {
             }),
             accept_tracepoints: accept_tracepoints(tracefs.as_ref()),
             tracefs: tracefs_fact,
-            timer_address,
+            timer_address: Fact::Unknown("not looked for: nothing needed it".into()),
             sock_diag: sock_diag().into(),
             capabilities: ask.capabilities,
         };
@@ -136,11 +136,37 @@ impl Kernel {
             absences,
             btf_types,
             btf_file: btf_file.map(Path::to_owned),
-            symbols,
+            kallsyms: Kallsyms::open(),
             arguments,
             targets: btf.as_ref().map(Targets::find).unwrap_or_default(),
             tracefs,
         })
+    }
+
+    /// Finds out the fact that takes longest, and that a plan needs only where no function of the
+    /// minisockets' can be entered.
+    pub(crate) fn look_for_timer(&mut self) {
+        self.facts.timer_address = match self.kallsyms.symbols() {
+            Ok(symbols) if symbols.tw_timer_handler().is_some() => Fact::Yes,
+            Ok(_) => Fact::No(format!("{KALLSYMS} lists no tw_timer_handler")),
+            Err(e @ SymbolsError::Hidden) => Fact::No(e.to_string()),
+            Err(e) => Fact::No(format!("{KALLSYMS}: {e}")),
+        };
+    }
+
+    /// [`plan`], with all the facts that it needs.
+    ///
+    /// # Errors
+    /// As it has them.
+    pub(crate) fn plan(&mut self, options: &PlanOptions) -> Result<Plan, CannotRun> {
+        let unknown = matches!(self.facts.timer_address, Fact::Unknown(_));
+        let first = plan(&self.facts, options);
+        let without = |plan: &Plan| plan.chosen(Event::Minisocket).is_none();
+        if unknown && first.as_ref().is_ok_and(without) {
+            self.look_for_timer();
+            return plan(&self.facts, options);
+        }
+        first
     }
 }
 
@@ -281,22 +307,6 @@ fn given_btf(file: &Path) -> Result<Btf, Usage> {
 
 /// More than ten times what the largest kernels have.
 const MAX_BTF: u64 = 128 << 20;
-
-fn symbols() -> (Option<Symbols>, Fact) {
-    let list = match fs::File::open(KALLSYMS) {
-        Ok(list) => BufReader::new(list),
-        Err(e) => return (None, Fact::No(format!("{KALLSYMS}: {e}"))),
-    };
-    match Symbols::read(list) {
-        Ok(symbols) if symbols.tw_timer_handler().is_some() => (Some(symbols), Fact::Yes),
-        Ok(symbols) => (
-            Some(symbols),
-            Fact::No(format!("{KALLSYMS} lists no tw_timer_handler")),
-        ),
-        Err(e @ SymbolsError::Hidden) => (None, Fact::No(e.to_string())),
-        Err(e) => (None, Fact::No(format!("{KALLSYMS}: {e}"))),
-    }
-}
 
 fn accept_tracepoints(tracefs: Option<&Tracefs>) -> Fact {
     let Some(tracefs) = tracefs else {

@@ -4,14 +4,46 @@
 //! others). The rest explain why a minisocket died before its time: the function that stopped its
 //! timer is on the kernel stack of that moment.
 
-use std::io::BufRead;
+use std::cell::OnceCell;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 
 use tcptrace_core::cause::Cause;
 use tcptrace_core::state::TcpState;
 use thiserror::Error;
 
 /// Where the kernel lists its symbols.
-pub(crate) const KALLSYMS: &str = "/proc/kallsyms";
+pub(super) const KALLSYMS: &str = "/proc/kallsyms";
+
+/// The list, opened and not read before somebody asks: that takes longer than anything else at a
+/// start. The kernel judges by the privileges of the opening what it shows.
+#[derive(Debug)]
+pub(crate) struct Kallsyms {
+    list: io::Result<File>,
+    symbols: OnceCell<Result<Symbols, SymbolsError>>,
+}
+
+impl Kallsyms {
+    /// Opens it.
+    pub(crate) fn open() -> Kallsyms {
+        Kallsyms {
+            list: File::open(KALLSYMS),
+            symbols: OnceCell::new(),
+        }
+    }
+
+    /// The functions that we know, of the list as it is when this is first asked.
+    ///
+    /// # Errors
+    /// When there is no address to be had from it.
+    pub(crate) fn symbols(&self) -> Result<&Symbols, &SymbolsError> {
+        let read = || match &self.list {
+            Ok(list) => Symbols::read(BufReader::new(list)),
+            Err(e) => Err(SymbolsError::Unreadable(e.to_string())),
+        };
+        self.symbols.get_or_init(read).as_ref()
+    }
+}
 
 /// Addresses of the functions that we know.
 #[derive(Clone, Debug)]

@@ -33,7 +33,7 @@ pub(crate) struct Checked {
 
 /// Checks the programs of the plan: `Ok` says what was compared, `Err` what differed.
 pub(crate) fn run(
-    kernel: &Kernel,
+    kernel: &mut Kernel,
     plan: &mut Plan,
     asked: &PlanOptions,
 ) -> Result<Checked, String> {

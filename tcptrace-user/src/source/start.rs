@@ -10,9 +10,10 @@ use tcptrace_core::state::{StateSet, TcpState};
 
 use crate::embed::OBJECT;
 use crate::error::CannotRun;
+use crate::kernel::facts::Fact;
 use crate::kernel::inspect::Kernel;
-use crate::kernel::kallsyms::Symbols;
-use crate::kernel::plan::{self, Event, Plan, PlanOptions};
+use crate::kernel::kallsyms::Kallsyms;
+use crate::kernel::plan::{Event, Plan, PlanOptions};
 use crate::kernel::probes::{LoadError, Probes, Selection};
 use crate::kernel::programs;
 
@@ -39,7 +40,7 @@ pub(crate) struct Scope {
 /// # Errors
 /// [`CannotRun`] if nothing is left that could be tried.
 pub(crate) fn start(
-    kernel: &Kernel,
+    kernel: &mut Kernel,
     mut plan: Plan,
     asked: &PlanOptions,
     scope: &Scope,
@@ -56,7 +57,7 @@ pub(crate) fn start(
         let refused = refused.iter().map(|r| (r.program, r.why.clone()));
         asked.refused.extend(refused);
         let next = match asked.refused.len() > known {
-            true => plan::plan(&kernel.facts, &asked).ok(),
+            true => kernel.plan(&asked).ok(),
             false => None,
         };
         match (next, loaded) {
@@ -70,7 +71,11 @@ pub(crate) fn start(
 fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError> {
     // Without offsets every way to the state changes is out.
     let layout = kernel.layout.unwrap_or(Layout::UNRESOLVED);
-    let handler = kernel.symbols.as_ref().and_then(|s| s.tw_timer_handler());
+    let handler = match kernel.facts.timer_address {
+        Fact::Yes => kernel.kallsyms.symbols().ok(),
+        _ => None,
+    };
+    let handler = handler.and_then(|symbols| symbols.tw_timer_handler());
     let events = [
         (Event::State, true),
         (Event::Minisocket, watches_minisockets(scope.states)),
@@ -108,13 +113,12 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
 
 /// How the records of the programs are read. Without symbols nothing is said of why minisockets
 /// died early.
-pub(crate) fn decoder(hz: Option<u64>, symbols: Option<Symbols>) -> Decoder {
+pub(crate) fn decoder(hz: Option<u64>, kallsyms: Option<Kallsyms>) -> Decoder {
     Decoder {
         hz: hz.unwrap_or(250),
         mini_death: Box::new(move |stack, substate| {
-            symbols
-                .as_ref()
-                .map_or(Cause::Unknown, |s| s.mini_death(stack, substate))
+            let symbols = kallsyms.as_ref().and_then(|list| list.symbols().ok());
+            symbols.map_or(Cause::Unknown, |s| s.mini_death(stack, substate))
         }),
     }
 }
