@@ -14,9 +14,11 @@ use tcptrace_core::tuple::Role;
 
 use crate::examples;
 
+mod past;
 mod recording;
 
-pub(crate) use recording::{Record, Replay, Rotation, Speed};
+pub(crate) use past::{Excerpt, Replay, Speed};
+pub(crate) use recording::{Record, Rotation};
 
 /// See which TCP sockets linger in CLOSE_WAIT, FIN_WAIT_2 and TIME_WAIT, whose they are, since
 /// when, and why.

@@ -16,9 +16,11 @@ use crate::error::Usage;
 use crate::recorder::Place;
 use crate::resolve;
 
+mod past;
 mod recording;
 
-pub(crate) use recording::{Record, Replay};
+pub(crate) use past::{Excerpt, Replay};
+pub(crate) use recording::Record;
 
 /// Least age of `watch`, unless told otherwise.
 const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;

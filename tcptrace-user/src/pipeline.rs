@@ -12,8 +12,8 @@ use crate::recorder::{Progress, Recorder};
 
 /// Shows changes.
 pub(crate) trait Sink {
-    /// Hears of an input, before what follows from it.
-    fn input(&mut self, _: &Input) {}
+    /// Hears of an input, before the tracker does.
+    fn input(&mut self, _: &Input, _: &Tracker) {}
 
     /// Takes one change.
     ///
@@ -58,7 +58,7 @@ impl<S: Sink> Pipeline<S> {
         if let Some(recorder) = &mut self.recorder {
             recorder.append(input);
         }
-        self.sink.input(input);
+        self.sink.input(input, &self.tracker);
         self.tracker.apply(input, &mut self.changes);
         let changes = std::mem::take(&mut self.changes);
         let shown = changes

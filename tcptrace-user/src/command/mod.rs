@@ -4,6 +4,7 @@ mod completions;
 mod doctor;
 mod man;
 mod page;
+mod play;
 mod record;
 mod replay;
 mod snapshot;

@@ -1,0 +1,241 @@
+//! A recording through the pipeline: what `replay`, `report`, `diff` and `export` share.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tcptrace_core::filter::Filter;
+use tcptrace_core::input::{Definition, Input, Sweep};
+use tcptrace_core::recording::Capture;
+use tcptrace_core::report::summary::Summary;
+use tcptrace_core::time::Mono;
+use tcptrace_core::tracker::{Options, Tracker};
+
+use super::trace::WRITE;
+use crate::end::End;
+use crate::moment::Moment;
+use crate::options::{Excerpt, Terminal};
+use crate::pace::Pace;
+use crate::pipeline::{Pipeline, Sink};
+use crate::source::replay::{Missing, Recording, Step};
+
+/// What a replay fills.
+pub(super) trait Shown: Sink {
+    /// What comes from here on was asked for; `at`: where that begins.
+    fn open(&mut self, at: Mono);
+
+    /// A part of the recording is missing here.
+    fn gap(&mut self);
+}
+
+/// What is left of a replay when it has ended.
+pub(super) struct Played<S> {
+    pub(super) tracker: Tracker,
+    pub(super) sink: S,
+    missing: Missing,
+}
+
+impl<S> Played<S> {
+    /// The totals, and what of the recording is missing.
+    pub(super) fn summary(&self) -> Summary {
+        let mut summary = self.tracker.summary();
+        summary.completeness.unread_bytes = self.missing.bytes;
+        summary.completeness.gaps = self.missing.gaps;
+        summary
+    }
+}
+
+/// Replays what was asked for; `None`: whoever read the output went away.
+///
+/// # Errors
+/// If the recording cannot be read, or the output not be written.
+pub(super) fn play<S: Shown>(
+    recording: Recording,
+    excerpt: &Excerpt,
+    tracker: Options,
+    terminal: &Terminal,
+    sink: S,
+) -> anyhow::Result<Option<Played<S>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(run(recording, excerpt, tracker, terminal, sink))
+}
+
+async fn run<S: Shown>(
+    mut recording: Recording,
+    excerpt: &Excerpt,
+    tracker: Options,
+    terminal: &Terminal,
+    sink: S,
+) -> anyhow::Result<Option<Played<S>>> {
+    let mut end = End::new()?;
+    let session = recording.session();
+    let of = |moment: &Moment| moment.of(session.anchor, &excerpt.zone);
+    let mut replay = Running {
+        ticks: !ticks_fit(&session.capture, &tracker.filter),
+        dumping: false,
+        pipeline: Pipeline::new(None, Tracker::new(tracker), sink),
+        from: excerpt.from.as_ref().map(of),
+        to: excerpt.to.as_ref().map(of),
+        pace: excerpt.speed.map(Pace::new),
+        past: false,
+        ended: false,
+    };
+    let mut inputs = Vec::new();
+    let mut interrupted = false;
+    let mut gaps = 0;
+    let mut step = Step::More;
+    while step != Step::Done && !replay.past && !interrupted {
+        inputs.clear();
+        step = recording.next(&mut inputs)?;
+        if recording.missing().gaps > gaps {
+            gaps = recording.missing().gaps;
+            replay.pipeline.sink().gap();
+            // Its end may be what is missing.
+            replay.dumping = false;
+        }
+        interrupted = end.reached_within(Duration::ZERO).await;
+        for input in &inputs {
+            let wait = replay.wait(input);
+            if !wait.is_zero() {
+                if !replay.pipeline.pause().context(WRITE)? {
+                    return Ok(None);
+                }
+                interrupted = end.reached_within(wait).await;
+            }
+            if replay.past || interrupted {
+                break;
+            }
+            replay.feed(input).context(WRITE)?;
+        }
+        if !replay.pipeline.pause().context(WRITE)? {
+            return Ok(None);
+        }
+    }
+    let missing = recording.missing();
+    for note in notes(missing) {
+        terminal.notice(&note);
+        let note = Definition::Note(Arc::from(note));
+        replay.pipeline.feed(&Input::Define(note)).context(WRITE)?;
+    }
+    replay.end().context(WRITE)?;
+    let (tracker, sink, _) = replay.pipeline.into_parts();
+    Ok(Some(Played {
+        tracker,
+        sink,
+        missing,
+    }))
+}
+
+/// Whether the ticks of the recording are those that are owed here.
+fn ticks_fit(capture: &Capture, filter: &Filter) -> bool {
+    capture.shown == filter.states && capture.min_age_ns == filter.min_age_ns
+}
+
+/// What a person has to know of what is missing.
+fn notes(missing: Missing) -> Vec<String> {
+    let mut notes = Vec::new();
+    if missing.no_end {
+        notes.push(
+            "the recording breaks off: it was cut, its writer was killed, or is still at it"
+                .to_owned(),
+        );
+    }
+    if missing.bytes > 0 {
+        notes.push(format!(
+            "{} bytes of the recording could not be read",
+            missing.bytes
+        ));
+    }
+    if missing.unknown > 0 {
+        let unknown = missing.unknown;
+        notes.push(format!(
+            "{unknown} records are of kinds that only a later version knows, and were skipped"
+        ));
+    }
+    notes
+}
+
+/// A replay on its way.
+struct Running<S> {
+    pipeline: Pipeline<S>,
+    /// What was before is taken in silence; `None`: the beginning, or it is past.
+    from: Option<Mono>,
+    to: Option<Mono>,
+    /// Ticks are owed that are not in the recording.
+    ticks: bool,
+    /// In the midst of a dump, after which come the owners of what it showed: no ticks.
+    dumping: bool,
+    pace: Option<Pace>,
+    /// What follows was not asked for.
+    past: bool,
+    /// The tracker knows that nothing follows.
+    ended: bool,
+}
+
+impl<S: Shown> Running<S> {
+    /// How long to wait before an input.
+    fn wait(&mut self, input: &Input) -> Duration {
+        match (&mut self.pace, input.at(), self.from) {
+            (Some(pace), Some(at), None) => pace.wait(at),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn feed(&mut self, input: &Input) -> io::Result<()> {
+        if let Some(at) = input.at() {
+            if let Some(to) = self.to.filter(|to| at > *to) {
+                self.ticks_before(to)?;
+                (self.past, self.ended) = (true, true);
+                return self.pipeline.feed(&Input::End(to));
+            }
+            match input {
+                Input::Sweep(sweep) => self.dumping = matches!(sweep, Sweep::Begin { .. }),
+                // What is looked up for a socket follows its row.
+                Input::Socket(_) => {}
+                _ if self.dumping => {}
+                _ => self.ticks_before(at)?,
+            }
+            if self.from.is_some_and(|from| at >= from) {
+                self.begin()?;
+            }
+        }
+        self.ended |= matches!(input, Input::End(_));
+        self.pipeline.feed(input)
+    }
+
+    /// What is shown begins here.
+    fn begin(&mut self) -> io::Result<()> {
+        let Some(from) = self.from.take() else {
+            return Ok(());
+        };
+        self.pipeline.restart(from);
+        self.pipeline.sink().open(from);
+        self.pipeline.feed(&Input::Tick(from))
+    }
+
+    fn ticks_before(&mut self, at: Mono) -> io::Result<()> {
+        while self.ticks
+            && let Some(owed) = self.pipeline.tracker().next_deadline()
+            && owed < at
+        {
+            self.pipeline.feed(&Input::Tick(owed))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing follows. A recording that has an end has said so itself.
+    fn end(&mut self) -> io::Result<()> {
+        self.begin()?;
+        match self.ended {
+            true => Ok(()),
+            false => {
+                let now = self.pipeline.tracker().now();
+                self.pipeline.feed(&Input::End(now))
+            }
+        }
+    }
+}
