@@ -9,6 +9,7 @@
 pub mod cause;
 pub mod change;
 pub mod decode;
+pub mod export;
 pub mod filter;
 pub mod histogram;
 pub mod infer;

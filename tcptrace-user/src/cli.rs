@@ -14,9 +14,11 @@ use tcptrace_core::tuple::Role;
 
 use crate::examples;
 
+mod export;
 mod past;
 mod recording;
 
+pub(crate) use export::{Export, Format};
 pub(crate) use past::{Excerpt, Replay, Speed};
 pub(crate) use recording::{Record, Rotation};
 
@@ -74,6 +76,8 @@ pub(crate) enum Command {
     Record(Record),
     /// Print what `watch` would have printed of what was recorded; needs no privileges
     Replay(Replay),
+    /// Write what was recorded in the formats of other programs; needs no privileges
+    Export(Export),
     /// Print every socket as it is now; needs no eBPF
     Snapshot(Snapshot),
     /// Tell whether tcptrace can run here, how well, and what is missing

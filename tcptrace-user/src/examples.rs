@@ -65,6 +65,20 @@ EXAMPLES
   tcptrace replay /var/log/tcp.rec.* --strict > /dev/null || echo 'something is missing'
       the files of a rotation as one; exit code 4: not all of it is there";
 
+/// Of `export`.
+pub(crate) const EXPORT: &str = "\
+EXAMPLES
+  tcptrace export perfetto night.rec -O night.pftrace
+      open it in ui.perfetto.dev: a track per process, a slice per connection and state
+  tcptrace export parquet night.rec -O night/
+      then in DuckDB: select end_cause, count(*) from 'night/connections.parquet' group by all
+  tcptrace export csv night.rec -s close_wait --comm 'java*' > close_wait.csv
+      transitions from and to CLOSE_WAIT, for a spreadsheet
+  tcptrace export hlog night.rec --interval 1m -O night.hlog
+      how long connections were in each state, for HistogramLogProcessor
+  tcptrace export pcapng night.rec --from 02:41:00 --to 02:43:00 -O night.pcapng
+      synthetic packets with comments, for Wireshark";
+
 /// Of `snapshot`.
 pub(crate) const SNAPSHOT: &str = "\
 EXAMPLES

@@ -16,10 +16,12 @@ use crate::error::Usage;
 use crate::recorder::Place;
 use crate::resolve;
 
+mod export;
 mod past;
 mod recording;
 
-pub(crate) use past::{Excerpt, Replay};
+pub(crate) use export::Export;
+pub(crate) use past::{Excerpt, Question, Replay};
 pub(crate) use recording::Record;
 
 /// Least age of `watch`, unless told otherwise.

@@ -1,6 +1,7 @@
 //! What one who comes in the middle has to know: a replay that begins there, and the next file of a
 //! recording.
 
+use crate::change::View;
 use crate::input::Definition;
 use crate::owner::Holder;
 use crate::time::Mono;
@@ -54,5 +55,17 @@ impl Tracker {
         known.sort_unstable_by_key(|(cookie, _)| *cookie);
         let define = |(cookie, holders)| Definition::Holders { cookie, holders };
         known.into_iter().map(define).collect()
+    }
+
+    /// Every connection that was asked for, whatever its state, as it is now, in the order of
+    /// cookies.
+    pub fn connections(&self) -> impl Iterator<Item = View> {
+        let mut keys: Vec<u64> = self.conns.keys().copied().collect();
+        keys.sort_unstable();
+        let all = keys.into_iter().filter_map(|key| {
+            let conn = self.conns.get(&key)?;
+            Some(conn.view(key, self.now, &self.world))
+        });
+        all.filter(|view| self.options.filter.selects(view))
     }
 }

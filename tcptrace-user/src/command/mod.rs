@@ -2,6 +2,7 @@
 
 mod completions;
 mod doctor;
+mod export;
 mod man;
 mod page;
 mod play;
@@ -26,6 +27,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Watch(typed) => watch::run(&options::Watch::resolve(typed, terminal)?),
         Command::Record(typed) => record::run(&options::Record::resolve(typed, terminal)?),
         Command::Replay(typed) => replay::run(&options::Replay::resolve(typed, terminal)?),
+        Command::Export(typed) => export::run(&options::Export::resolve(typed, terminal)?),
         Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),
         Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(typed, terminal)),
         Command::Completions { shell } => completions::run(shell),

@@ -33,7 +33,7 @@ use crate::source::self_check;
 use crate::source::start::{self, RING_BYTES, Scope};
 
 /// What fails when the output cannot be written.
-pub(super) const WRITE: &str = "cannot write to standard output";
+pub(super) const WRITE: &str = "cannot write the output";
 
 /// Where a trace is recorded.
 pub(super) struct Recording {

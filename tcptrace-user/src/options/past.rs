@@ -31,7 +31,7 @@ pub(crate) struct Excerpt {
 }
 
 impl Excerpt {
-    fn resolve(typed: cli::Excerpt) -> Excerpt {
+    pub(super) fn resolve(typed: cli::Excerpt) -> Excerpt {
         Excerpt {
             from: typed.from,
             to: typed.to,
@@ -58,7 +58,11 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    fn resolve(filters: cli::Filters, transitions: bool, by: Vec<Key>) -> Result<Question, Usage> {
+    pub(super) fn resolve(
+        filters: cli::Filters,
+        transitions: bool,
+        by: Vec<Key>,
+    ) -> Result<Question, Usage> {
         Ok(Question {
             asked: states(&filters.state),
             min_age_ns: filters.min_age,
@@ -99,6 +103,18 @@ impl Question {
             },
             ..all_of(capture)
         }
+    }
+
+    /// Transitions, and nothing that is stuck.
+    ///
+    /// # Errors
+    /// If states were asked for that the recording does not hold.
+    pub(crate) fn transitions(&self, capture: &Capture) -> Result<tracker::Options, Usage> {
+        let (_, transitions) = self.states(capture)?;
+        Ok(tracker::Options {
+            transitions,
+            ..self.one_life(capture)
+        })
     }
 
     /// What of the recording is shown: the states, and the transitions.
@@ -183,7 +199,7 @@ impl Replay {
 }
 
 /// The files of one recording.
-fn files(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Usage> {
+pub(super) fn files(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Usage> {
     match files.len() > 1 && files.iter().any(|f| f == Path::new("-")) {
         true => Err(Usage::new(
             "standard input is no part of a rotation",

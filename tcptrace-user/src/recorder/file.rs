@@ -52,7 +52,7 @@ impl Destination {
             number += 1;
         }
         let name = name_of(&place, number);
-        let file = create(&name, &place).map_err(|e| cannot_create(&name, &e))?;
+        let file = create(&name, &place)?;
         let mut destination = Destination {
             place,
             file,
@@ -71,7 +71,7 @@ impl Destination {
         self.sync()?;
         self.number += 1;
         let name = name_of(&self.place, self.number);
-        self.file = create(&name, &self.place)?;
+        self.file = new_file(&name, &self.place)?;
         self.older
             .push_back(std::mem::replace(&mut self.name, name));
         self.remove_oldest()
@@ -141,7 +141,14 @@ fn standard_output(place: Place) -> anyhow::Result<Destination> {
 }
 
 /// A new file of mode 0600. What a link leads to is not touched.
-fn create(name: &Path, place: &Place) -> io::Result<File> {
+///
+/// # Errors
+/// [`Usage`] if it cannot be made, or there is one already.
+pub(crate) fn create(name: &Path, place: &Place) -> anyhow::Result<File> {
+    new_file(name, place).map_err(|e| cannot_create(name, &e))
+}
+
+fn new_file(name: &Path, place: &Place) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
     options.custom_flags(libc::O_NOFOLLOW);
@@ -163,9 +170,7 @@ fn create(name: &Path, place: &Place) -> io::Result<File> {
 fn cannot_create(name: &Path, error: &io::Error) -> anyhow::Error {
     let name = name.display();
     let fix = match error.kind() {
-        ErrorKind::AlreadyExists => {
-            "give another name with -O, or --force to overwrite it; `tcptrace replay` reads it"
-        }
+        ErrorKind::AlreadyExists => "give another name with -O, or --force to overwrite it",
         ErrorKind::NotFound => {
             "its directory does not exist: make it, or give another name with -O"
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tcptrace_core::input::Input;
 use tcptrace_core::recording::{Ending, Session, Writer};
 
-pub(crate) use file::{Destination, Place};
+pub(crate) use file::{Destination, Place, create};
 
 /// A block is closed after so long, full or not; with the longest pause between two looks at the
 /// clock it is in the file within a second.
