@@ -2,25 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use crate::tracker::Tracker;
 use crate::tuple::ConnId;
 
 /// Below this many there is nothing to gain.
 const FEW: usize = 4_096;
 
-/// Something about each connection that has not ended, in the order of their ids.
+/// Something about each connection that has not ended, by its id or by its ends, in that order.
 ///
 /// The end of a connection is not always told: a filter may let go of it. So what the tracker has
 /// forgotten is forgotten here whenever there is twice as much as there was.
 #[derive(Clone, Debug)]
-pub struct Lives<T> {
-    all: BTreeMap<ConnId, T>,
+pub struct Lives<K, T> {
+    all: BTreeMap<K, T>,
     /// With so many it is time to look.
     enough: usize,
 }
 
-impl<T> Default for Lives<T> {
-    fn default() -> Lives<T> {
+impl<K, T> Default for Lives<K, T> {
+    fn default() -> Lives<K, T> {
         Lives {
             all: BTreeMap::new(),
             enough: FEW,
@@ -28,42 +27,44 @@ impl<T> Default for Lives<T> {
     }
 }
 
-impl<T> Lives<T> {
+impl<K: Ord, T> Lives<K, T> {
     /// What is kept of this connection.
-    pub fn get_mut(&mut self, id: ConnId) -> Option<&mut T> {
-        self.all.get_mut(&id)
-    }
-
-    /// What is kept of the newest connection of this socket.
-    pub fn newest_of(&mut self, cookie: u64) -> Option<(ConnId, &mut T)> {
-        let id = |generation| ConnId { cookie, generation };
-        let mut all = self.all.range_mut(id(0)..=id(u32::MAX));
-        all.next_back().map(|(id, life)| (*id, life))
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut T> {
+        self.all.get_mut(key)
     }
 
     /// Keeps this of a connection.
-    pub fn insert(&mut self, id: ConnId, life: T) {
-        self.all.insert(id, life);
+    pub fn insert(&mut self, key: K, life: T) {
+        self.all.insert(key, life);
     }
 
     /// The connection has ended.
-    pub fn remove(&mut self, id: ConnId) -> Option<T> {
-        self.all.remove(&id)
+    pub fn remove(&mut self, key: &K) -> Option<T> {
+        self.all.remove(key)
     }
 
-    /// Those that the tracker has forgotten; none while there are few.
-    pub fn forgotten(&mut self, tracker: &Tracker) -> Vec<(ConnId, T)> {
+    /// Those that are not known any more; none while there are few.
+    pub fn forgotten(&mut self, known: impl Fn(&K, &T) -> bool) -> Vec<(K, T)> {
         if self.all.len() < self.enough {
             return Vec::new();
         }
-        let gone = self.all.extract_if(.., |id, _| !tracker.knows(id.cookie));
+        let gone = self.all.extract_if(.., |key, life| !known(key, life));
         let gone = gone.collect();
         self.enough = FEW.max(self.all.len().saturating_mul(2));
         gone
     }
 
     /// All that are left, and none is any more.
-    pub fn take(&mut self) -> BTreeMap<ConnId, T> {
+    pub fn take(&mut self) -> BTreeMap<K, T> {
         std::mem::take(&mut self.all)
+    }
+}
+
+impl<T> Lives<ConnId, T> {
+    /// What is kept of the newest connection of this socket.
+    pub fn newest_of(&mut self, cookie: u64) -> Option<(ConnId, &mut T)> {
+        let id = |generation| ConnId { cookie, generation };
+        let mut all = self.all.range_mut(id(0)..=id(u32::MAX));
+        all.next_back().map(|(id, life)| (*id, life))
     }
 }

@@ -7,11 +7,15 @@ mod csv;
 mod hlog;
 mod jsonl;
 mod lives;
+mod pcapng;
+mod perfetto;
 
 pub use csv::Csv;
 pub use hlog::Hlog;
 pub use jsonl::JsonLines;
 pub use lives::Lives;
+pub use pcapng::Pcapng;
+pub use perfetto::Perfetto;
 
 use std::io;
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tcptrace_core::change::Change;
-use tcptrace_core::export::{Csv, Exporter, Format, Hlog, JsonLines};
+use tcptrace_core::export::{Csv, Exporter, Format, Hlog, JsonLines, Pcapng, Perfetto};
 use tcptrace_core::input::Input;
 use tcptrace_core::report::summary::Summary;
 use tcptrace_core::report::summary_text;
@@ -49,7 +49,9 @@ pub(crate) fn run(options: &Export) -> anyhow::Result<ExitCode> {
             let format = Hlog::new(states, options.interval_ns);
             write(options, recording, tracker, format)
         }
-        cli::Format::Perfetto | cli::Format::Pcapng | cli::Format::Parquet => Ok(None),
+        cli::Format::Perfetto => write(options, recording, tracker, Perfetto::default()),
+        cli::Format::Pcapng => write(options, recording, tracker, Pcapng::default()),
+        cli::Format::Parquet => Ok(None),
     }?;
     let Some(Summary { completeness, .. }) = summary else {
         return Ok(ExitCode::SUCCESS);

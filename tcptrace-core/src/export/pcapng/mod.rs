@@ -1,0 +1,215 @@
+//! Packets that transitions imply, for Wireshark. All are synthetic, and say so.
+
+mod block;
+mod flow;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{PacketBuilder, TcpHeader};
+
+use self::flow::{Flow, Segment};
+use super::{Format, Lives, Step};
+use crate::recording::Session;
+use crate::report::summary::Summary;
+use crate::state::TcpState;
+use crate::text::escape;
+use crate::time::{Age, WallAnchor};
+use crate::tracker::Tracker;
+
+/// So many packets wait for others that were sent before them: the SYN of one that connects is told
+/// when it has got its port.
+const HELD: usize = 65_536;
+
+const TTL: u8 = 64;
+const WINDOW: u16 = 65_535;
+
+const COMMENT: &str = "Every packet in this file is synthetic: tcptrace made it from a state \
+     transition that it recorded. No packet was captured. Times are those of the transitions, \
+     sequence numbers are made up, and data is left out.";
+
+/// pcapng with one interface per network namespace.
+#[derive(Default)]
+pub struct Pcapng {
+    anchor: WallAnchor,
+    /// By namespace.
+    interfaces: BTreeMap<Option<u32>, u32>,
+    flows: Lives<Ends, Flow>,
+    /// Packets that are not written yet, by time and by their number.
+    held: BTreeMap<(u64, u64), Vec<u8>>,
+    packets: u64,
+}
+
+/// The namespace of a connection, and its ends, the lesser one first.
+type Ends = (Option<u32>, SocketAddr, SocketAddr);
+
+impl Format for Pcapng {
+    fn begin(&mut self, session: &Session, out: &mut Vec<u8>) -> io::Result<()> {
+        self.anchor = session.anchor;
+        let os = format!("Linux {}, {}", session.kernel, session.host);
+        let program = format!("tcptrace {}", session.program);
+        block::section(COMMENT, &escape(&os), &escape(&program), out);
+        Ok(())
+    }
+
+    fn moved(&mut self, step: &Step, out: &mut Vec<u8>) -> io::Result<()> {
+        let view = step.view;
+        let (local, remote) = (view.tuple.local, view.tuple.remote);
+        let moot = step.is_of_listener() || view.state == step.next;
+        if moot || local.port() == 0 || remote.port() == 0 {
+            return Ok(());
+        }
+        let side = usize::from(local > remote);
+        let ends = (view.tuple.netns, local.min(remote), local.max(remote));
+        let mut flow = match self.flows.remove(&ends) {
+            Some(flow) if flow.knows(side, view.id) => flow,
+            // What is left of an older connection between these ends.
+            Some(flow) if view.mini && step.next == TcpState::Close => {
+                self.flows.insert(ends, flow);
+                return Ok(());
+            }
+            Some(flow) if flow.takes(side) => flow,
+            _ => Flow::new(view.id),
+        };
+        flow.join(side, view.id);
+        let at = self.wall(view.at);
+        if step.next == TcpState::SynSent || view.state == TcpState::SynSent {
+            // By now it has a port.
+            let stayed = match (step.next, view.age) {
+                (TcpState::SynSent, _) => 0,
+                (_, age) => age.at_least().unwrap_or(0),
+            };
+            if let Some(segment) = flow.connects(side) {
+                self.hold(step, &mut flow, (at.saturating_sub(stayed), segment), out)?;
+            }
+        }
+        let moved = (view.state, step.next, step.cause);
+        for segment in flow.moved(side, moved, view.mini) {
+            self.hold(step, &mut flow, (at, segment), out)?;
+        }
+        if !(step.next == TcpState::Close && flow.ended(side)) {
+            self.flows.insert(ends, flow);
+        }
+        Ok(())
+    }
+
+    fn tidy(&mut self, tracker: &Tracker, _: &mut Vec<u8>) {
+        let known = |flow: &Flow| flow.sockets().any(|id| tracker.knows(id.cookie));
+        self.flows.forgotten(|_, flow| known(flow));
+    }
+
+    fn end(&mut self, _: &Tracker, _: &Summary, out: &mut Vec<u8>) -> io::Result<()> {
+        for packet in std::mem::take(&mut self.held).into_values() {
+            out.extend(packet);
+        }
+        Ok(())
+    }
+}
+
+impl Pcapng {
+    fn wall(&self, at: crate::time::Mono) -> u64 {
+        u64::try_from(self.anchor.wall_ns(at)).unwrap_or(0)
+    }
+
+    /// Takes a packet, and writes the oldest if there are too many.
+    fn hold(
+        &mut self,
+        step: &Step,
+        flow: &mut Flow,
+        (at, segment): (u64, Segment),
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let tuple = step.view.tuple;
+        let here = usize::from(tuple.local > tuple.remote);
+        let local = segment.from == here;
+        let (source, destination) = match local {
+            true => (tuple.local, tuple.remote),
+            false => (tuple.remote, tuple.local),
+        };
+        let Some(data) = packet(segment, source, destination)? else {
+            return Ok(());
+        };
+        flow.last_ns = flow.last_ns.max(at);
+        let interface = self.interface(tuple.netns, out);
+        let mut block = Vec::new();
+        let comment = comment(step, local);
+        block::packet(interface, flow.last_ns, &data, &comment, &mut block);
+        self.packets += 1;
+        self.held.insert((flow.last_ns, self.packets), block);
+        if self.held.len() > HELD
+            && let Some((_, oldest)) = self.held.pop_first()
+        {
+            out.extend(oldest);
+        }
+        Ok(())
+    }
+
+    fn interface(&mut self, netns: Option<u32>, out: &mut Vec<u8>) -> u32 {
+        let next = u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX);
+        *self.interfaces.entry(netns).or_insert_with(|| {
+            let name = match netns {
+                Some(inode) => format!("netns {inode} (synthetic)"),
+                None => "netns not known (synthetic)".to_owned(),
+            };
+            block::interface(&name, out);
+            next
+        })
+    }
+}
+
+/// `None`: the ends are of two families.
+fn packet(
+    segment: Segment,
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut tcp = TcpHeader::new(source.port(), destination.port(), segment.seq, WINDOW);
+    (tcp.syn, tcp.fin, tcp.rst) = (segment.syn, segment.fin, segment.rst);
+    if let Some(ack) = segment.ack {
+        (tcp.ack, tcp.acknowledgment_number) = (true, ack);
+    }
+    let builder = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => PacketBuilder::ipv4(a.octets(), b.octets(), TTL),
+        (IpAddr::V6(a), IpAddr::V6(b)) => PacketBuilder::ipv6(a.octets(), b.octets(), TTL),
+        _ => return Ok(None),
+    };
+    let mut data = Vec::new();
+    let written = builder.tcp_header(tcp).write(&mut data, &[]);
+    written.map_err(io::Error::other)?;
+    Ok(Some(data))
+}
+
+/// What the packet was made from.
+fn comment(step: &Step, local: bool) -> String {
+    let view = step.view;
+    let sent = match local {
+        true => "sent",
+        false => "received",
+    };
+    let mut text = format!(
+        "synthetic: {sent} by {} when it went {} -> {}: {}",
+        view.tuple.local,
+        view.state,
+        step.next,
+        step.cause.text(),
+    );
+    match view.age {
+        Age::Unknown => {}
+        age => text.push_str(&format!("; {age} in {}", view.state)),
+    }
+    match view.age {
+        Age::Exact(ns) => text.push_str(&format!(" ({ns} ns)")),
+        Age::Between { .. } | Age::Unknown => text.push_str(", estimated"),
+    }
+    if let Some(pid) = view.owner.pid {
+        text.push_str(&format!("; pid {pid}"));
+    }
+    if let Some(comm) = view.owner.comm {
+        text.push_str(&format!(" {comm}"));
+    }
+    text.push_str(&format!("; cause {}; id {}", step.cause.name(), view.id));
+    text
+}
