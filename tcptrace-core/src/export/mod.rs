@@ -61,7 +61,12 @@ pub trait Format {
     fn gap(&mut self, _at: Mono, _: &mut Vec<u8>) {}
 
     /// Forgets connections that the tracker has forgotten.
-    fn tidy(&mut self, _: &Tracker, _: &mut Vec<u8>) {}
+    ///
+    /// # Errors
+    /// If what is left of them cannot be written.
+    fn tidy(&mut self, _: &Tracker, _: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
 
     /// What the file ends with.
     ///
@@ -205,8 +210,11 @@ impl<F: Format> Exporter<F> {
     }
 
     /// Forgets connections that the tracker has forgotten.
-    pub fn tidy(&mut self, tracker: &Tracker, out: &mut Vec<u8>) {
-        self.format.tidy(tracker, out);
+    ///
+    /// # Errors
+    /// If what is left of them cannot be written.
+    pub fn tidy(&mut self, tracker: &Tracker, out: &mut Vec<u8>) -> io::Result<()> {
+        self.format.tidy(tracker, out)
     }
 
     /// Nothing follows.

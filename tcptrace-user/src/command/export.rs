@@ -1,5 +1,8 @@
 //! `tcptrace export`: recordings in the formats of other programs.
 
+#[cfg(feature = "parquet")]
+mod tables;
+
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -51,6 +54,13 @@ pub(crate) fn run(options: &Export) -> anyhow::Result<ExitCode> {
         }
         cli::Format::Perfetto => write(options, recording, tracker, Perfetto::default()),
         cli::Format::Pcapng => write(options, recording, tracker, Pcapng::default()),
+        #[cfg(feature = "parquet")]
+        cli::Format::Parquet => {
+            let tables = tables::Tables::create(&options.place)?;
+            write_into(None, options, recording, tracker, tables)
+        }
+        // Refused when it was typed.
+        #[cfg(not(feature = "parquet"))]
         cli::Format::Parquet => Ok(None),
     }?;
     let Some(Summary { completeness, .. }) = summary else {
@@ -72,13 +82,25 @@ fn write(
     tracker: tracker::Options,
     format: impl Format,
 ) -> anyhow::Result<Option<Summary>> {
+    let file = file(&options.place)?;
+    write_into(Some(file), options, recording, tracker, format)
+}
+
+/// The same into a file that is open, or into those that the format has itself.
+fn write_into(
+    file: Option<File>,
+    options: &Export,
+    recording: Recording,
+    tracker: tracker::Options,
+    format: impl Format,
+) -> anyhow::Result<Option<Summary>> {
     let mut buffer = Vec::with_capacity(2 * CHUNK);
     let open = options.excerpt.from.is_none();
     let exporter = Exporter::new(format, recording.session(), open, &mut buffer)?;
     let sink = Output {
         exporter,
         buffer,
-        file: file(&options.place)?,
+        file,
     };
     let terminal = &options.terminal;
     let Some(mut played) = play(recording, &options.excerpt, tracker, terminal, sink)? else {
@@ -104,12 +126,15 @@ fn file(place: &Place) -> anyhow::Result<File> {
 struct Output<F> {
     exporter: Exporter<F>,
     buffer: Vec<u8>,
-    file: File,
+    /// `None`: the format has its own.
+    file: Option<File>,
 }
 
 impl<F: Format> Output<F> {
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.buffer)?;
+        }
         self.buffer.clear();
         Ok(())
     }
@@ -144,7 +169,7 @@ impl<F: Format> Sink for Output<F> {
     }
 
     fn pause(&mut self, tracker: &Tracker, _: Option<Progress>) -> io::Result<bool> {
-        self.exporter.tidy(tracker, &mut self.buffer);
+        self.exporter.tidy(tracker, &mut self.buffer)?;
         self.flush()?;
         Ok(true)
     }

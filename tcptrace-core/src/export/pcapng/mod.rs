@@ -13,6 +13,7 @@ use etherparse::{PacketBuilder, TcpHeader};
 
 use self::flow::{Flow, Segment};
 use super::{Format, Lives, Step};
+use crate::cause::Cause;
 use crate::recording::Session;
 use crate::report::summary::Summary;
 use crate::state::TcpState;
@@ -30,6 +31,12 @@ const WINDOW: u16 = 65_535;
 const COMMENT: &str = "Every packet in this file is synthetic: tcptrace made it from a state \
      transition that it recorded. No packet was captured. Times are those of the transitions, \
      sequence numbers are made up, and data is left out.";
+
+/// The states that a socket left and entered, and why.
+type Move = (TcpState, TcpState, Cause);
+
+/// Its SYN was sent then.
+const CONNECTS: Move = (TcpState::Close, TcpState::SynSent, Cause::Connect);
 
 /// pcapng with one interface per network namespace.
 #[derive(Default)]
@@ -83,12 +90,20 @@ impl Format for Pcapng {
                 (_, age) => age.at_least().unwrap_or(0),
             };
             if let Some(segment) = flow.connects(side) {
-                self.hold(step, &mut flow, (at.saturating_sub(stayed), segment), out)?;
+                let text = comment(step, CONNECTS, true);
+                self.hold(
+                    step,
+                    &mut flow,
+                    (at.saturating_sub(stayed), segment),
+                    &text,
+                    out,
+                )?;
             }
         }
         let moved = (view.state, step.next, step.cause);
         for segment in flow.moved(side, moved, view.mini) {
-            self.hold(step, &mut flow, (at, segment), out)?;
+            let text = comment(step, moved, segment.from == side);
+            self.hold(step, &mut flow, (at, segment), &text, out)?;
         }
         if !(step.next == TcpState::Close && flow.ended(side)) {
             self.flows.insert(ends, flow);
@@ -96,9 +111,10 @@ impl Format for Pcapng {
         Ok(())
     }
 
-    fn tidy(&mut self, tracker: &Tracker, _: &mut Vec<u8>) {
+    fn tidy(&mut self, tracker: &Tracker, _: &mut Vec<u8>) -> io::Result<()> {
         let known = |flow: &Flow| flow.sockets().any(|id| tracker.knows(id.cookie));
         self.flows.forgotten(|_, flow| known(flow));
+        Ok(())
     }
 
     fn end(&mut self, _: &Tracker, _: &Summary, out: &mut Vec<u8>) -> io::Result<()> {
@@ -120,6 +136,7 @@ impl Pcapng {
         step: &Step,
         flow: &mut Flow,
         (at, segment): (u64, Segment),
+        comment: &str,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
         let tuple = step.view.tuple;
@@ -135,8 +152,7 @@ impl Pcapng {
         flow.last_ns = flow.last_ns.max(at);
         let interface = self.interface(tuple.netns, out);
         let mut block = Vec::new();
-        let comment = comment(step, local);
-        block::packet(interface, flow.last_ns, &data, &comment, &mut block);
+        block::packet(interface, flow.last_ns, &data, comment, &mut block);
         self.packets += 1;
         self.held.insert((flow.last_ns, self.packets), block);
         if self.held.len() > HELD
@@ -182,27 +198,21 @@ fn packet(
     Ok(Some(data))
 }
 
-/// What the packet was made from.
-fn comment(step: &Step, local: bool) -> String {
+/// What the packet was made from: a transition, or the connect() before it.
+fn comment(step: &Step, (old, next, cause): Move, local: bool) -> String {
     let view = step.view;
     let sent = match local {
         true => "sent",
         false => "received",
     };
-    let mut text = format!(
-        "synthetic: {sent} by {} when it went {} -> {}: {}",
-        view.tuple.local,
-        view.state,
-        step.next,
-        step.cause.text(),
-    );
-    match view.age {
-        Age::Unknown => {}
-        age => text.push_str(&format!("; {age} in {}", view.state)),
-    }
-    match view.age {
-        Age::Exact(ns) => text.push_str(&format!(" ({ns} ns)")),
-        Age::Between { .. } | Age::Unknown => text.push_str(", estimated"),
+    let (end, why) = (view.tuple.local, cause.text());
+    let mut text = format!("synthetic: {sent} by {end} when it went {old} -> {next}: {why}");
+    if old == view.state {
+        match view.age {
+            Age::Exact(ns) => text.push_str(&format!("; {} in {old} ({ns} ns)", view.age)),
+            Age::Between { .. } => text.push_str(&format!("; {} in {old}, estimated", view.age)),
+            Age::Unknown => {}
+        }
     }
     if let Some(pid) = view.owner.pid {
         text.push_str(&format!("; pid {pid}"));
@@ -210,6 +220,6 @@ fn comment(step: &Step, local: bool) -> String {
     if let Some(comm) = view.owner.comm {
         text.push_str(&format!(" {comm}"));
     }
-    text.push_str(&format!("; cause {}; id {}", step.cause.name(), view.id));
+    text.push_str(&format!("; cause {}; id {}", cause.name(), view.id));
     text
 }

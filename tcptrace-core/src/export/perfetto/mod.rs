@@ -212,10 +212,11 @@ impl Format for Perfetto {
         instant(at, DATA, name, Vec::new(), out);
     }
 
-    fn tidy(&mut self, tracker: &Tracker, out: &mut Vec<u8>) {
+    fn tidy(&mut self, tracker: &Tracker, out: &mut Vec<u8>) -> io::Result<()> {
         for (_, life) in self.lives.forgotten(|id, _| tracker.knows(id.cookie)) {
             self.unfollowed(life, tracker.now(), out);
         }
+        Ok(())
     }
 
     fn end(&mut self, tracker: &Tracker, _: &Summary, out: &mut Vec<u8>) -> io::Result<()> {
