@@ -38,10 +38,11 @@ fn refused(args: &[&str]) -> String {
     stderr
 }
 
-const VERBS: [&str; 7] = [
+const VERBS: [&str; 8] = [
     "watch",
     "record",
     "replay",
+    "export",
     "snapshot",
     "doctor",
     "completions",
@@ -69,7 +70,7 @@ fn every_verb_has_help_with_examples() {
 
 #[test]
 fn examples_can_be_typed() {
-    for verb in ["watch", "record", "replay", "snapshot", "doctor"] {
+    for verb in ["watch", "record", "replay", "export", "snapshot", "doctor"] {
         let help = stdout(&[verb, "--help"]);
         let examples = help.split_once("EXAMPLES").expect(verb).1;
         for line in examples.lines().filter(|l| l.contains("tcptrace ")) {
@@ -138,6 +139,19 @@ fn wrong_usage_says_what_and_how() {
         (&["replay", "-", "--from", "noon"], "is no moment"),
         (&["replay", "-", "--conn", "x"], "is no connection"),
         (&["replay", "-", "--netns", "shop"], "is not the number"),
+        (&["export", "xml", "-"], "'xml'"),
+        (&["export", "csv"], "<FILE>"),
+        (&["export", "csv", "-", "--interval", "1s"], "is of hlog"),
+        (
+            &["export", "hlog", "-", "--interval", "1us"],
+            "less than 1ms",
+        ),
+        (&["export", "perfetto", "-", "-s", "cw"], "in all states"),
+        (
+            &["export", "csv", "-", "--min-age", "1s"],
+            "does not tell that",
+        ),
+        (&["export", "parquet", "-"], "parquet"),
         (&["watch", "-4", "-6"], "cannot be used with"),
         (&["watch", "-p", "0"], "a number from 1 on"),
         (&["watch", "-p", "python3"], "for a name use --comm"),
@@ -206,6 +220,7 @@ fn every_verb_has_a_manual_page() {
         &["man", "watch"],
         &["man", "record"],
         &["man", "replay"],
+        &["man", "export"],
         &["man", "snapshot"],
         &["man", "doctor"],
     ] {

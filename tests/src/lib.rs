@@ -8,6 +8,7 @@
 //! backtrace says where.
 
 pub mod child;
+pub mod export;
 pub mod kernel;
 pub mod lab;
 pub mod netns;

@@ -94,6 +94,23 @@ pub fn setpriv() -> Need {
     program("setpriv")
 }
 
+/// Wireshark's `tshark`.
+pub fn tshark() -> Need {
+    program("tshark")
+}
+
+/// The Python packages that read exports.
+pub fn python_tools() -> Need {
+    let path = crate::export::python_path();
+    match path.is_file() {
+        true => Ok(()),
+        false => Err(format!(
+            "no {}: `cargo xtask test` makes it, from tests/tools/requirements.txt",
+            path.display()
+        )),
+    }
+}
+
 /// The kernel describes its types.
 pub fn btf() -> Need {
     match std::fs::exists("/sys/kernel/btf/vmlinux") {

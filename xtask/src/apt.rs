@@ -67,6 +67,11 @@ pub(crate) const TESTS: &[Package] = &[
         shown_by: "python3",
         reason: "owners of sockets that are not Rust programs",
     },
+    Package {
+        name: "tshark",
+        shown_by: "tshark",
+        reason: "reads exports as packets",
+    },
 ];
 
 /// What virtual machines take on top of what the tests use.

@@ -4,6 +4,7 @@ mod apt;
 mod ebpf;
 mod libtest;
 mod process;
+mod python;
 mod run;
 mod test;
 mod vm;

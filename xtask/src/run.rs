@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::apt;
-use crate::workspace::Workspace;
+use crate::workspace::{self, Workspace};
 
 /// What a user sets to steer the program, and sudo would drop.
 const KEPT_THROUGH_SUDO: &[&str] = &["COLUMNS", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG", "TZ"];
@@ -25,6 +25,8 @@ pub(crate) fn run(workspace: &Workspace, args: Vec<OsString>) -> Result<ExitCode
             "tcptrace-user",
             "--bin",
             "tcptrace",
+            "--features",
+            workspace::RELEASE_FEATURES,
         ])
         .status()
         .context("cannot start cargo")?;

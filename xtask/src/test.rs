@@ -12,7 +12,8 @@ use crate::apt::{self, Package};
 use crate::ebpf::Toolchain;
 use crate::libtest::Report;
 use crate::process::{self, Ended};
-use crate::workspace::Workspace;
+use crate::python;
+use crate::workspace::{RELEASE_FEATURES, Workspace};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// No build on a slow machine takes longer.
@@ -27,6 +28,7 @@ const LIVE_VARIABLES: &[&str] = &[
     "RUST_BACKTRACE",
     "TCPTRACE_BIN",
     "TCPTRACE_HOOKS",
+    "TCPTRACE_PYTHON",
     "TCPTRACE_REQUIRE",
     "TCPTRACE_TEST_PATIENCE",
     "TCPTRACE_TEST_SCALE",
@@ -87,7 +89,10 @@ impl Run<'_> {
     fn install_packages(&mut self) {
         announce("install packages");
         let start = Instant::now();
-        let fault = apt::install(&missing_packages()).err();
+        let installed = apt::install(&missing_packages());
+        let fault = installed
+            .and_then(|()| python::install(self.workspace))
+            .err();
         self.steps.push(Step {
             name: "install packages",
             fault: fault.map(|error| format!("{error:#}")),
@@ -120,6 +125,8 @@ impl Run<'_> {
             "clippy",
             "--workspace",
             "--all-targets",
+            "--features",
+            RELEASE_FEATURES,
             "--",
             "-D",
             "warnings",
@@ -154,7 +161,8 @@ impl Run<'_> {
         if quick {
             return Ok(());
         }
-        let release = self.cargo(&["build", "--release", "--package", "tcptrace-user"]);
+        let mut release = self.cargo(&["build", "--release", "--package", "tcptrace-user"]);
+        release.args(["--features", RELEASE_FEATURES]);
         if !self.step("release build", release, BUILD_LIMIT) {
             return Ok(());
         }
@@ -208,7 +216,8 @@ impl Run<'_> {
         let mut command = self.cargo(args);
         command
             .args(&self.filter)
-            .env("TCPTRACE_BIN", self.workspace.binary());
+            .env("TCPTRACE_BIN", self.workspace.binary())
+            .env("TCPTRACE_PYTHON", self.workspace.python());
         if env::var("CI").as_deref() == Ok("true") {
             command.env("TCPTRACE_REQUIRE", "all");
         }
@@ -276,6 +285,9 @@ impl Run<'_> {
 
 fn missing_packages() -> Vec<&'static Package> {
     let mut packages = apt::missing(apt::TESTS);
+    if python::lacks_venv() {
+        packages.push(&python::VENV);
+    }
     if !Toolchain::is_rustups() {
         packages.extend(apt::missing(apt::EBPF_TOOLCHAIN));
         packages.extend(apt::missing(apt::EBPF_LINTER));

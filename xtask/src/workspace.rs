@@ -6,6 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+/// What a plain build of tcptrace leaves out, to be quick, and a release has.
+pub(crate) const RELEASE_FEATURES: &str = "tcptrace-user/parquet";
+
 /// The checkout and its build directory.
 pub(crate) struct Workspace {
     /// The directory of the workspace's `Cargo.toml`.
@@ -42,6 +45,16 @@ impl Workspace {
     /// The release binary of tcptrace.
     pub(crate) fn binary(&self) -> PathBuf {
         self.target.join("release/tcptrace")
+    }
+
+    /// The environment of the Python packages that tests use.
+    pub(crate) fn python_environment(&self) -> PathBuf {
+        self.target.join("python")
+    }
+
+    /// Its interpreter.
+    pub(crate) fn python(&self) -> PathBuf {
+        self.python_environment().join("bin/python")
     }
 
     /// The crate of the eBPF programs, a workspace of its own.

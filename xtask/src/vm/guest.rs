@@ -26,6 +26,9 @@ const LIBSTDBUF: &str = "/usr/libexec/coreutils/libstdbuf.so";
 /// The order in which the binaries of the tests run: the ground before what stands on it.
 const FIRST: &[&str] = &["harness", "contract"];
 
+/// Test binaries that are no matter of the kernel, and what they run is not in the guest.
+const NEVER: &[&str] = &["export"];
+
 /// The programs that are tested, and those that test.
 pub(crate) struct Suite {
     tracer: PathBuf,
@@ -77,6 +80,7 @@ impl Suite {
         let name = message["target"]["name"].as_str().unwrap_or_default();
         let kind = message["target"]["kind"][0].as_str().unwrap_or_default();
         match (kind, name, message["profile"]["test"] == true) {
+            ("test", name, true) if NEVER.contains(&name) => {}
             ("test", _, true) => {
                 self.binaries.insert(name.to_owned(), executable.into());
             }
