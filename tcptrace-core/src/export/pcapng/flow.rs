@@ -9,6 +9,8 @@ use crate::tuple::ConnId;
 #[derive(Clone, Debug)]
 pub(super) struct Flow {
     sides: [Side; 2],
+    /// One socket is connected to itself: what it receives is what it sent.
+    alone: bool,
     /// The last segment's time, ns: no later one has an earlier one.
     pub(super) last_ns: u64,
 }
@@ -52,8 +54,9 @@ enum Kind {
 }
 
 impl Flow {
-    /// A connection of which nothing was seen yet. Its sequence numbers follow from its id.
-    pub(super) fn new(id: ConnId) -> Flow {
+    /// A connection of which nothing was seen yet, of a socket with itself or not. Its sequence numbers
+    /// follow from its id.
+    pub(super) fn new(id: ConnId, alone: bool) -> Flow {
         let side = |n: u64| {
             let seed = id.cookie ^ u64::from(id.generation) << 48 ^ n << 63;
             Side {
@@ -62,7 +65,8 @@ impl Flow {
             }
         };
         Flow {
-            sides: [side(0), side(1)],
+            sides: [side(0), side(u64::from(!alone))],
+            alone,
             last_ns: 0,
         }
     }
@@ -143,8 +147,11 @@ impl Flow {
             _ => &[],
         };
         let sent = sent.iter();
-        sent.filter_map(|(from, kind)| self.send(*from, *kind))
-            .collect()
+        let mut sent: Vec<Segment> = sent
+            .filter_map(|(from, kind)| self.send(*from, *kind))
+            .collect();
+        sent.retain(|segment| segment.from == local || !self.alone);
+        sent
     }
 
     /// What must have been sent for a socket to be in a state, whether it was seen or not.

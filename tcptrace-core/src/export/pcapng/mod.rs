@@ -79,7 +79,7 @@ impl Format for Pcapng {
                 return Ok(());
             }
             Some(flow) if flow.takes(side) => flow,
-            _ => Flow::new(view.id),
+            _ => Flow::new(view.id, local == remote),
         };
         flow.join(side, view.id);
         let at = self.wall(view.at);

@@ -18,8 +18,8 @@ type Moves<'a> = &'a [(usize, TcpState, TcpState, Cause)];
 /// `0 S 0 -`, `1 S. 0 1`: side, flags as tcpdump has them, sequence and acknowledgment number from the
 /// first of their side.
 fn told(moves: Moves) -> Vec<String> {
-    let mut flow = Flow::new(ID);
-    let first = |side| Flow::new(ID).connects(side).expect("a SYN").seq;
+    let mut flow = Flow::new(ID, false);
+    let first = |side| Flow::new(ID, false).connects(side).expect("a SYN").seq;
     let (first, mut lines) = ([first(0), first(1)], Vec::new());
     let mut tell = |segment: Segment| {
         let Segment {
@@ -134,6 +134,21 @@ fn resets_come_from_who_sent_them_and_once() {
     ] {
         assert_eq!(told(moves), expected, "{moves:?}");
     }
+}
+
+#[test]
+fn what_a_socket_sends_to_itself_is_one_segment() {
+    let mut flow = Flow::new(ID, true);
+    let syn = flow.connects(0).expect("a SYN");
+    let again = flow.moved(0, (SynSent, SynRecv, Handshake), false);
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].seq, again[0].ack), (syn.seq, Some(syn.seq + 1)));
+    assert!(
+        flow.moved(0, (SynRecv, Established, Handshake), false)
+            .is_empty()
+    );
+    let fin = flow.moved(0, (Established, FinWait1, Cause::Close), false);
+    assert_eq!((fin[0].seq, fin[0].ack), (syn.seq + 1, Some(syn.seq + 1)));
 }
 
 #[test]
