@@ -160,7 +160,7 @@ const SEGMENT: [&str; 10] = [
     "tcp.srcport",
     "ip.dst",
     "tcp.dstport",
-    "tcp.flags.str",
+    "tcp.flags",
     "tcp.seq",
     "tcp.ack",
     "tcp.stream",

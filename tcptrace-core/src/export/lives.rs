@@ -68,3 +68,34 @@ impl<T> Lives<ConnId, T> {
         all.next_back().map(|(id, life)| (*id, life))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_ends_is_not_kept_for_ever() {
+        let mut lives = Lives::default();
+        let (mut most, mut gone) = (0, 0);
+        for n in 0..100_000u64 {
+            lives.insert(n, ());
+            gone += lives.forgotten(|key, ()| *key + 10 > n).len();
+            most = most.max(lives.all.len());
+        }
+        assert_eq!(most, FEW - 1);
+        assert_eq!(gone + lives.take().len(), 100_000);
+    }
+
+    #[test]
+    fn the_newest_connection_of_a_socket_is_found() {
+        let mut lives = Lives::default();
+        for (cookie, generation) in [(1, 0), (2, 0), (2, 1), (3, 0)] {
+            lives.insert(ConnId { cookie, generation }, (cookie, generation));
+        }
+        let newest = |lives: &mut Lives<ConnId, (u64, u32)>, cookie| {
+            lives.newest_of(cookie).map(|(_, life)| *life)
+        };
+        assert_eq!(newest(&mut lives, 2), Some((2, 1)));
+        assert_eq!(newest(&mut lives, 4), None);
+    }
+}

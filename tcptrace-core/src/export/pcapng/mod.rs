@@ -14,11 +14,12 @@ use etherparse::{PacketBuilder, TcpHeader};
 use self::flow::{Flow, Segment};
 use super::{Format, Lives, Step};
 use crate::cause::Cause;
+use crate::change::View;
 use crate::recording::Session;
 use crate::report::summary::Summary;
 use crate::state::TcpState;
 use crate::text::escape;
-use crate::time::{Age, WallAnchor};
+use crate::time::{Age, Mono, WallAnchor};
 use crate::tracker::Tracker;
 
 /// So many packets wait for others that were sent before them: the SYN of one that connects is told
@@ -66,11 +67,12 @@ impl Format for Pcapng {
         let view = step.view;
         let (local, remote) = (view.tuple.local, view.tuple.remote);
         let moot = step.is_of_listener() || view.state == step.next;
-        if moot || local.port() == 0 || remote.port() == 0 {
+        // One that connects has no port yet, or its last connection's.
+        let portless = step.next == TcpState::SynSent || local.port() == 0;
+        if moot || portless || remote.port() == 0 {
             return Ok(());
         }
-        let side = usize::from(local > remote);
-        let ends = (view.tuple.netns, local.min(remote), local.max(remote));
+        let (ends, side) = ends(view);
         let mut flow = match self.flows.remove(&ends) {
             Some(flow) if flow.knows(side, view.id) => flow,
             // What is left of an older connection between these ends.
@@ -82,28 +84,13 @@ impl Format for Pcapng {
             _ => Flow::new(view.id, local == remote),
         };
         flow.join(side, view.id);
-        let at = self.wall(view.at);
-        if step.next == TcpState::SynSent || view.state == TcpState::SynSent {
-            // By now it has a port.
-            let stayed = match (step.next, view.age) {
-                (TcpState::SynSent, _) => 0,
-                (_, age) => age.at_least().unwrap_or(0),
-            };
-            if let Some(segment) = flow.connects(side) {
-                let text = comment(step, CONNECTS, true);
-                self.hold(
-                    step,
-                    &mut flow,
-                    (at.saturating_sub(stayed), segment),
-                    &text,
-                    out,
-                )?;
-            }
+        if view.state == TcpState::SynSent {
+            self.connects(view, &mut flow, side, out)?;
         }
         let moved = (view.state, step.next, step.cause);
         for segment in flow.moved(side, moved, view.mini) {
-            let text = comment(step, moved, segment.from == side);
-            self.hold(step, &mut flow, (at, segment), &text, out)?;
+            let text = comment(view, moved, segment.from == side);
+            self.hold(view, &mut flow, (view.at, segment), &text, out)?;
         }
         if !(step.next == TcpState::Close && flow.ended(side)) {
             self.flows.insert(ends, flow);
@@ -117,7 +104,14 @@ impl Format for Pcapng {
         Ok(())
     }
 
-    fn end(&mut self, _: &Tracker, _: &Summary, out: &mut Vec<u8>) -> io::Result<()> {
+    fn end(&mut self, tracker: &Tracker, _: &Summary, out: &mut Vec<u8>) -> io::Result<()> {
+        for view in tracker.connections() {
+            let port = view.tuple.local.port();
+            if view.state == TcpState::SynSent && port != 0 && view.id.generation == 0 {
+                let mut flow = Flow::new(view.id, false);
+                self.connects(&view, &mut flow, ends(&view).1, out)?;
+            }
+        }
         for packet in std::mem::take(&mut self.held).into_values() {
             out.extend(packet);
         }
@@ -126,22 +120,33 @@ impl Format for Pcapng {
 }
 
 impl Pcapng {
-    fn wall(&self, at: crate::time::Mono) -> u64 {
-        u64::try_from(self.anchor.wall_ns(at)).unwrap_or(0)
+    /// The SYN of one that is in SYN_SENT: by now it has a port.
+    fn connects(
+        &mut self,
+        view: &View,
+        flow: &mut Flow,
+        side: usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let Some(syn) = flow.connects(side) else {
+            return Ok(());
+        };
+        let connected = view.at.minus(view.age.at_least().unwrap_or(0));
+        let text = comment(view, CONNECTS, true);
+        self.hold(view, flow, (connected, syn), &text, out)
     }
 
     /// Takes a packet, and writes the oldest if there are too many.
     fn hold(
         &mut self,
-        step: &Step,
+        view: &View,
         flow: &mut Flow,
-        (at, segment): (u64, Segment),
+        (at, segment): (Mono, Segment),
         comment: &str,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let tuple = step.view.tuple;
-        let here = usize::from(tuple.local > tuple.remote);
-        let local = segment.from == here;
+        let tuple = view.tuple;
+        let local = segment.from == ends(view).1;
         let (source, destination) = match local {
             true => (tuple.local, tuple.remote),
             false => (tuple.remote, tuple.local),
@@ -149,7 +154,8 @@ impl Pcapng {
         let Some(data) = packet(segment, source, destination)? else {
             return Ok(());
         };
-        flow.last_ns = flow.last_ns.max(at);
+        let wall = u64::try_from(self.anchor.wall_ns(at)).unwrap_or(0);
+        flow.last_ns = flow.last_ns.max(wall);
         let interface = self.interface(tuple.netns, out);
         let mut block = Vec::new();
         block::packet(interface, flow.last_ns, &data, comment, &mut block);
@@ -176,6 +182,13 @@ impl Pcapng {
     }
 }
 
+/// Between which ends a connection is, and which of them is ours.
+fn ends(view: &View) -> (Ends, usize) {
+    let (local, remote) = (view.tuple.local, view.tuple.remote);
+    let ends = (view.tuple.netns, local.min(remote), local.max(remote));
+    (ends, usize::from(local > remote))
+}
+
 /// `None`: the ends are of two families.
 fn packet(
     segment: Segment,
@@ -199,8 +212,7 @@ fn packet(
 }
 
 /// What the packet was made from: a transition, or the connect() before it.
-fn comment(step: &Step, (old, next, cause): Move, local: bool) -> String {
-    let view = step.view;
+fn comment(view: &View, (old, next, cause): Move, local: bool) -> String {
     let sent = match local {
         true => "sent",
         false => "received",

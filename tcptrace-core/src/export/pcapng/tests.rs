@@ -1,5 +1,7 @@
 //! The segments of whole connections.
 
+use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
+
 use super::flow::{Flow, Segment};
 use crate::cause::Cause::{
     self, Acked, Connect, Destroyed, EndNotSeen, Handshake, ListenerClosed, PeerFin, Refused,
@@ -160,4 +162,31 @@ fn what_was_not_seen_is_not_made_up() {
         ]),
         ["1 R. 2 2"]
     );
+}
+
+#[test]
+fn packets_of_both_families_have_the_checksums_that_they_should() {
+    let syn = Flow::new(ID, false).connects(0).expect("a SYN");
+    for (source, destination) in [
+        ("10.0.0.5:40000", "10.0.0.9:443"),
+        ("[2001:db8::5]:40000", "[2001:db8::9]:443"),
+    ] {
+        let end = |text: &str| text.parse().expect("an end");
+        let data = super::packet(syn, end(source), end(destination));
+        let data = data.expect("a packet").expect("of one family");
+        let headers = PacketHeaders::from_ip_slice(&data).expect("headers");
+        let Some(TransportHeader::Tcp(tcp)) = headers.transport else {
+            panic!("{headers:?}");
+        };
+        assert!(tcp.syn && !tcp.ack && tcp.sequence_number == syn.seq);
+        let expected = match headers.net {
+            Some(NetHeaders::Ipv4(ip, _)) => {
+                assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                tcp.calc_checksum_ipv4(&ip, &[])
+            }
+            Some(NetHeaders::Ipv6(ip, _)) => tcp.calc_checksum_ipv6(&ip, &[]),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(Ok(tcp.checksum), expected, "{source}");
+    }
 }

@@ -110,3 +110,27 @@ impl Processes {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_lanes_as_connections_at_a_time() {
+        let mut processes = Processes::new(16);
+        let owner = Owner {
+            pid: Some(7),
+            ..Owner::default()
+        };
+        let mut out = Vec::new();
+        // Ends are told in their order, beginnings are not.
+        for (began, ended) in [(0, 10), (5, 20), (11, 30), (21, 31), (9, 32), (33, 40)] {
+            let lane = processes.lane(&owner, Mono(began), &mut out);
+            processes.free(lane, Mono(ended));
+        }
+        assert_eq!(processes.by_pid[&Some(7)].lanes, 3);
+        let other = Owner::default();
+        let lane = processes.lane(&other, Mono(50), &mut out);
+        assert_eq!(lane.pid, None);
+    }
+}

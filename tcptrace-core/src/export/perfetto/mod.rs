@@ -327,7 +327,8 @@ impl Life {
             Place::Waiting(waiting) => {
                 let view = &waiting.view;
                 let owned = view.owner.pid.is_some() && !view.owner.by_listener;
-                owned && view.tuple.local.port() != 0
+                // One that connects has no port yet, or its last connection's.
+                owned && self.state != TcpState::SynSent && view.tuple.local.port() != 0
             }
         }
     }
