@@ -3,6 +3,7 @@
 //! [`Tracker::apply`] is total: it never fails and never panics, whatever comes in whatever
 //! order. On a stream that loses events the impossible will come, and is counted.
 
+mod census;
 mod conn;
 mod events;
 mod handover;
