@@ -125,7 +125,10 @@ impl Question {
     /// What of the recording is shown: the states, and the transitions.
     fn states(&self, capture: &Capture) -> Result<(StateSet, StateSet), Usage> {
         let held = capture.states;
-        let wanted = self.asked.union(self.also);
+        let mut wanted = dwelt_in(self.asked).union(dwelt_in(self.also));
+        if self.transitions {
+            wanted = wanted.union(self.asked);
+        }
         let missing = wanted.iter().filter(|s| !held.contains(*s));
         let missing = missing.fold(StateSet::EMPTY, StateSet::with);
         if !missing.is_empty() {
