@@ -97,11 +97,6 @@ impl<S: Sink> Pipeline<S> {
         &mut self.sink
     }
 
-    /// What has been learned, and where changes go.
-    pub(crate) fn both(&mut self) -> (&Tracker, &mut S) {
-        (&self.tracker, &mut self.sink)
-    }
-
     /// The recorder, if there is one.
     pub(crate) fn recorder(&mut self) -> Option<&mut Recorder> {
         self.recorder.as_mut()

@@ -108,7 +108,10 @@ impl<'a> Diff<'a> {
             .collect();
         let hidden = self.rows.len() - shown.len();
         match shown.is_empty() {
-            true => lines.push("nothing lingers in B that did not in A".to_owned()),
+            true => {
+                let none = "nothing lingers in B that did not in A".split(' ');
+                lines.extend(summary_text::paragraph(none, terminal));
+            }
             false => {
                 let columns = columns(&self.after.by);
                 let rows: Vec<Vec<String>> = shown.iter().map(|row| cells(row)).collect();

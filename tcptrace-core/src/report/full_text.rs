@@ -132,10 +132,10 @@ fn percentiles(report: &Report, terminal: Option<usize>) -> Vec<String> {
         .filter(|h| h.percentiles.is_some())
         .collect();
     if with.is_empty() {
-        return vec![
-            String::new(),
-            "no stay has ended: no percentiles".to_owned(),
-        ];
+        let none = "no stay has ended: no percentiles".split(' ');
+        let mut lines = vec![String::new()];
+        lines.extend(summary_text::paragraph(none, terminal));
+        return lines;
     }
     let mut columns = vec![Column {
         title: "PERCENTILE",
@@ -201,7 +201,11 @@ fn curves(series: &Series, terminal: Option<usize>) -> Vec<String> {
     if curves.is_empty() {
         return Vec::new();
     }
-    let mut lines = vec![String::new(), "OPEN OVER TIME".to_owned()];
+    let mut lines = vec![String::new()];
+    lines.extend(summary_text::paragraph(
+        "OPEN OVER TIME".split(' '),
+        terminal,
+    ));
     let names = curves
         .iter()
         .map(|(name, ..)| width(name))

@@ -33,8 +33,8 @@ pub fn to_html(report: &Report, top: usize) -> String {
     let completeness = &summary.completeness;
     let [from, to] = report.period();
     let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/>\n\
          <title>TCP connection states, {from}</title>\n<style>{STYLE}{chart}</style>\n</head>\n\
          <body>\n<h1>TCP connection states</h1>\n\
          <p class=\"period\">{span}, {from} to {to}</p>\n\

@@ -59,10 +59,11 @@ impl Series {
         }
     }
 
-    /// Begins here, with what the tracker knows by now.
-    pub fn begin(&mut self, at: Mono, tracker: &Tracker) {
+    /// Begins here.
+    pub fn begin(&mut self, at: Mono) {
         (self.began, self.ended, self.has_begun) = (at, at, true);
-        self.lost = tracker.loss().total();
+        // The tracker counts from here on, too.
+        self.lost = 0;
     }
 
     /// Takes an input, before the tracker does.
@@ -71,7 +72,7 @@ impl Series {
             return;
         };
         if !self.has_begun {
-            self.begin(at, tracker);
+            self.begin(at);
         }
         if at < self.next() {
             return;

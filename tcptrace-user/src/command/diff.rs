@@ -62,7 +62,7 @@ fn summary(options: &Diff, file: &Path) -> anyhow::Result<Option<Summary>> {
 struct End;
 
 impl Shown for End {
-    fn open(&mut self, _: Mono, _: &Tracker) {}
+    fn open(&mut self, _: Mono) {}
 
     fn gap(&mut self) {}
 }

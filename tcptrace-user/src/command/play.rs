@@ -23,7 +23,7 @@ use crate::source::replay::{Missing, Recording, Step};
 /// What a replay fills.
 pub(super) trait Shown: Sink {
     /// What comes from here on was asked for; `at`: where that begins.
-    fn open(&mut self, at: Mono, tracker: &Tracker);
+    fn open(&mut self, at: Mono);
 
     /// A part of the recording is missing here.
     fn gap(&mut self);
@@ -213,8 +213,7 @@ impl<S: Shown> Running<S> {
             return Ok(());
         };
         self.pipeline.restart(from);
-        let (tracker, sink) = self.pipeline.both();
-        sink.open(from, tracker);
+        self.pipeline.sink().open(from);
         self.pipeline.feed(&Input::Tick(from))
     }
 

@@ -108,7 +108,7 @@ struct Gate {
 }
 
 impl Shown for Gate {
-    fn open(&mut self, _: Mono, _: &Tracker) {
+    fn open(&mut self, _: Mono) {
         self.closed = false;
     }
 
@@ -135,7 +135,7 @@ struct Story {
 }
 
 impl Shown for Story {
-    fn open(&mut self, _: Mono, _: &Tracker) {
+    fn open(&mut self, _: Mono) {
         self.closed = false;
     }
 

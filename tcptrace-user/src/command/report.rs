@@ -169,9 +169,9 @@ struct Collector {
 }
 
 impl Shown for Collector {
-    fn open(&mut self, at: Mono, tracker: &Tracker) {
+    fn open(&mut self, at: Mono) {
         self.closed = false;
-        self.series.begin(at, tracker);
+        self.series.begin(at);
     }
 
     fn gap(&mut self) {
