@@ -195,7 +195,11 @@ fn curves(series: &Series, terminal: Option<usize>) -> Vec<String> {
     if lost.iter().any(|n| *n > 0) {
         let events: u64 = series.points.iter().map(|p| p.lost).sum();
         let gaps: u64 = series.points.iter().map(|p| p.gaps).sum();
-        let text = format!("{} events, gaps {gaps}", thousands(events));
+        let text = match (events, gaps) {
+            (0, gaps) => format!("gaps in the recording: {gaps}"),
+            (events, 0) => format!("{} events", thousands(events)),
+            (events, gaps) => format!("{} events; gaps: {gaps}", thousands(events)),
+        };
         curves.push(("lost", lost, text));
     }
     if curves.is_empty() {
