@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -76,6 +77,48 @@ fn a_killed_recorder_loses_the_last_second_at_most() {
         assert_eq!(
             status(command(&["replay", text(&file), "--strict"])),
             Some(4)
+        );
+    }
+}
+
+#[test]
+fn a_recording_is_whole_although_the_output_is_not() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let netns = lab.ns.inode().to_string();
+    let mut leaked = lab.connect();
+    leaked.client.act("close C");
+    leaked.server.act("wait S 8");
+    let directory = tempfile::tempdir().expect("a directory");
+    let watch = |name: &str, out: Stdio| {
+        let file = directory.path().join(name);
+        let mut watch = command(&["watch", "--min-age", "0", "--netns", &netns]);
+        watch.args(["--record", text(&file)]);
+        let child = watch.stdout(out).stderr(Stdio::piped()).spawn();
+        (child.expect("the watch"), file)
+    };
+    // As `head -n LINES` does.
+    let head = |lines: usize| {
+        let (mut watch, file) = watch(&format!("{lines}.rec"), Stdio::piped());
+        let out = BufReader::new(watch.stdout.take().expect("piped"));
+        let read = out.lines().take(lines).collect::<Result<Vec<_>, _>>();
+        assert_eq!(read.expect("lines").len(), lines);
+        (watch.wait_with_output().expect("waitpid"), file, 0)
+    };
+    let full = || {
+        let device = fs::File::options().write(true).open("/dev/full");
+        let (watch, file) = watch("full.rec", device.expect("/dev/full").into());
+        (watch.wait_with_output().expect("waitpid"), file, 1)
+    };
+    for (output, file, code) in [head(0), head(2), full()] {
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let told = text_of(&output.stderr).contains("cannot write to standard output");
+        assert_eq!(told, code != 0, "{output:?}");
+        let told = lines(&run(&["replay", "--strict", "--json", text(&file)]));
+        let leaked = leaked.s.id();
+        assert!(
+            told.iter().any(|line| line["id"] == leaked.as_str()),
+            "{told:?}"
         );
     }
 }

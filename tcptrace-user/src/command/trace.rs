@@ -17,7 +17,7 @@ use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 use crate::clock;
 use crate::companion::Companion;
 use crate::end::End;
-use crate::error::{CannotRun, Failure};
+use crate::error::{CannotRun, Failure, is_broken_pipe};
 use crate::kernel::inspect::Kernel;
 use crate::kernel::plan::{Event, Mechanism, Mode, Plan, PlanOptions};
 use crate::kernel::probes::Probes;
@@ -103,7 +103,7 @@ async fn attached<S: Sink>(
     mut kernel: Kernel,
     (plan, asked): (Plan, &PlanOptions),
     recording: Option<Recording>,
-    mut companion: Option<&mut Companion>,
+    companion: Option<&mut Companion>,
     sink: impl FnOnce(WallAnchor) -> io::Result<S>,
 ) -> anyhow::Result<Option<Traced<S>>> {
     // Before anything is attached, so that no signal finds us without a summary.
@@ -151,7 +151,7 @@ async fn attached<S: Sink>(
     let mut pipeline = Pipeline::new(recorder, tracker, sink(anchor).context(WRITE)?);
     for note in notes(&plan, probes.as_ref()) {
         trace.terminal.notice(&note);
-        tell(&mut pipeline, &note)?;
+        tell(&mut pipeline, &note);
     }
     if trace.terminal.verbose > 0 {
         tell_hooks(trace, &plan);
@@ -165,12 +165,44 @@ async fn attached<S: Sink>(
     let owner_filter = selective.then(|| owner_filter(trace, tree));
     let decoder = start::decoder(kernel.facts.hz, Some(kernel.kallsyms));
     let mut live = Live::new(probes, decoder, owner_filter, dumps);
-    live.bootstrap(&mut pipeline).context(WRITE)?;
-    pipeline.pause()?;
+    let begun = format!("{} (mode {})", trace.begun, plan.mode);
+    let left = follow(trace, &begun, &mut live, &mut pipeline, companion, &mut end).await;
+    // However it was left, what was seen is recorded to its end.
+    finish(&mut live, &mut pipeline, polled_ns);
+    let shown = match left {
+        Ok(true) => pipeline.pause().context(WRITE),
+        left => left,
+    };
+    let (tracker, sink, recorded) = pipeline.into_parts();
+    match (shown, recorded) {
+        (Ok(true), recorded) => Ok(Some(Traced {
+            tracker,
+            sink,
+            recorded,
+        })),
+        (Err(error), _) if !is_broken_pipe(&error) => Err(error),
+        // That nobody reads the output is no failure; that the recording is not whole is one.
+        (_, Some(Err((name, error)))) => Err(cannot_write(&name, error)),
+        (shown, _) => shown.map(|_| None),
+    }
+}
+
+/// Takes what comes until the end; false: whoever read the output went away.
+async fn follow<S: Sink>(
+    trace: &Trace,
+    begun: &str,
+    live: &mut Live,
+    pipeline: &mut Pipeline<S>,
+    mut companion: Option<&mut Companion>,
+    end: &mut End,
+) -> anyhow::Result<bool> {
+    live.bootstrap(pipeline);
+    if !pipeline.pause().context(WRITE)? {
+        return Ok(false);
+    }
     let there = pipeline.tracker().open();
     trace.terminal.notice(&format!(
-        "{} (mode {}); {there} already there; ^C ends with a summary",
-        trace.begun, plan.mode
+        "{begun}; {there} already there; ^C ends with a summary"
     ));
     if let Some(companion) = &mut companion {
         companion.go()?;
@@ -181,41 +213,39 @@ async fn attached<S: Sink>(
         for notice in live.take_notices() {
             if told.insert(notice.clone()) {
                 trace.terminal.notice(&notice);
-                tell(&mut pipeline, &notice)?;
+                tell(pipeline, &notice);
             }
         }
         let alone = companion.as_mut().is_some_and(|c| c.ended().is_some());
         if alone || end.reached_within(live.pause()).await {
-            break;
+            return Ok(true);
         }
-        live.step(&mut pipeline).context(WRITE)?;
+        live.step(pipeline);
         if !pipeline.pause().context(WRITE)? {
-            return Ok(None);
+            return Ok(false);
         }
         match pipeline.recorder() {
             // What was seen is summed up before the failure is told.
-            Some(recorder) if recorder.has_failed() => break,
+            Some(recorder) if recorder.has_failed() => return Ok(true),
             Some(recorder) if recorder.is_due() => {
                 recorder.rotate();
-                live.introduce(&mut pipeline).context(WRITE)?;
+                live.introduce(pipeline);
             }
             _ => {}
         }
     }
-    let at = live.finish(&mut pipeline).context(WRITE)?;
+}
+
+/// Takes what is left, and the end.
+fn finish<S: Sink>(live: &mut Live, pipeline: &mut Pipeline<S>, polled_ns: Option<u64>) {
+    let at = live.finish(pipeline);
     if let Some(ns) = polled_ns.filter(|ns| live.longest_gap() > ns + ns / 2) {
         let longest = duration_text(live.longest_gap());
         let asked = duration_text(ns);
         let note = format!("the longest time between two polls was {longest}, not {asked}");
-        tell(&mut pipeline, &note)?;
+        tell(pipeline, &note);
     }
-    pipeline.feed(&Input::End(at)).context(WRITE)?;
-    let (tracker, sink, recorded) = pipeline.into_parts();
-    Ok(Some(Traced {
-        tracker,
-        sink,
-        recorded,
-    }))
+    pipeline.feed(&Input::End(at));
 }
 
 /// Why a recording is not whole. Whoever reads it from a pipe may have had enough: that is no failure,
@@ -233,9 +263,9 @@ pub(super) fn cannot_write(name: &str, error: io::Error) -> anyhow::Error {
 }
 
 /// What a reader of the results has to know goes the way of all inputs.
-fn tell<S: Sink>(pipeline: &mut Pipeline<S>, note: &str) -> anyhow::Result<()> {
+fn tell<S: Sink>(pipeline: &mut Pipeline<S>, note: &str) {
     let note = Definition::Note(Arc::from(note));
-    pipeline.feed(&Input::Define(note)).context(WRITE)
+    pipeline.feed(&Input::Define(note));
 }
 
 fn notes(plan: &Plan, probes: Option<&Probes>) -> Vec<String> {
