@@ -20,7 +20,7 @@ mod past;
 mod recording;
 
 pub(crate) use past::{Excerpt, Replay};
-pub(crate) use recording::Record;
+pub(crate) use recording::{Record, Way};
 
 /// Least age of `watch`, unless told otherwise.
 const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;

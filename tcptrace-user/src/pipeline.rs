@@ -26,6 +26,9 @@ pub(crate) trait Sink {
     /// # Errors
     /// If the output cannot be written.
     fn pause(&mut self, tracker: &Tracker, recorded: Option<Progress>) -> io::Result<bool>;
+
+    /// Makes room for a notice.
+    fn clear(&mut self) {}
 }
 
 /// What became of a recording: its name, and how much was written or why no more was.

@@ -5,7 +5,7 @@ mod churn;
 mod evolution;
 
 use proptest::prelude::*;
-use tcptrace_core::input::Input;
+use tcptrace_core::input::{Input, Loss};
 use tcptrace_core::recording::{Capture, Ending, Item, Reader, Refusal, Session, Tally, Writer};
 use tcptrace_core::state::StateSet;
 use tcptrace_core::time::{Mono, WallAnchor};
@@ -28,6 +28,10 @@ fn session() -> Session {
             states: StateSet::all(),
             shown: "cw,fw2,tw".parse().expect("it fits"),
             min_age_ns: 1_000_000_000,
+        },
+        lost_before: Loss {
+            ring_full: 300,
+            ..Loss::default()
         },
         program: "0.1.0".to_owned(),
         host: "web-3".to_owned(),

@@ -7,6 +7,7 @@ mod page;
 mod play;
 mod record;
 mod replay;
+mod running;
 mod snapshot;
 mod trace;
 mod watch;

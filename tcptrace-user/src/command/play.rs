@@ -72,11 +72,14 @@ async fn run<S: Shown>(
 ) -> anyhow::Result<Option<Played<S>>> {
     let mut end = End::new()?;
     let session = recording.session();
+    let ticks = !ticks_fit(&session.capture, &tracker.filter);
+    let mut tracker = Tracker::new(tracker);
+    tracker.lost_before(session.lost_before);
     let of = |moment: &Moment| moment.of(session.anchor, &excerpt.zone);
     let mut replay = Running {
-        ticks: !ticks_fit(&session.capture, &tracker.filter),
+        ticks,
         dumping: false,
-        pipeline: Pipeline::new(None, Tracker::new(tracker), sink),
+        pipeline: Pipeline::new(None, tracker, sink),
         from: excerpt.from.as_ref().map(of),
         to: excerpt.to.as_ref().map(of),
         pace: excerpt.speed.map(Pace::new),

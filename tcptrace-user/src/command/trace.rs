@@ -8,12 +8,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::json;
 use tcptrace_common::config::{Config, FLAG_SELECTED};
-use tcptrace_core::input::{Definition, Input};
+use tcptrace_core::condition::Condition;
+use tcptrace_core::input::{Definition, Input, Loss};
 use tcptrace_core::recording::{Capture, Session};
 use tcptrace_core::state::TcpState;
-use tcptrace_core::time::{WallAnchor, duration_text};
+use tcptrace_core::time::WallAnchor;
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 
+use super::running::Running;
 use crate::clock;
 use crate::companion::Companion;
 use crate::end::End;
@@ -27,18 +29,21 @@ use crate::netns;
 use crate::options::Trace;
 use crate::pipeline::{Pipeline, Recorded, Sink};
 use crate::privileges::{self, Needs};
-use crate::recorder::{Destination, Recorder, Rotate};
+use crate::recorder::{Destination, Flight, Recorder, Rotate};
 use crate::source::live::{Dumps, Live, OwnerFilter};
 use crate::source::self_check;
 use crate::source::start::{self, RING_BYTES, Scope};
+use crate::trigger::Trigger;
 
 /// What fails when the output cannot be written.
 pub(super) const WRITE: &str = "cannot write to standard output";
 
 /// Where a trace is recorded.
-pub(super) struct Recording {
-    pub(super) destination: Destination,
-    pub(super) rotate: Option<Rotate>,
+pub(super) enum Recording {
+    /// In files.
+    Files(Destination, Option<Rotate>),
+    /// In memory, and in files where this comes to hold or a signal comes.
+    Memory(Flight, Option<Condition>),
 }
 
 /// What is left of a trace when it has ended.
@@ -107,7 +112,11 @@ async fn attached<S: Sink>(
     sink: impl FnOnce(WallAnchor) -> io::Result<S>,
 ) -> anyhow::Result<Option<Traced<S>>> {
     // Before anything is attached, so that no signal finds us without a summary.
-    let mut end = End::new()?;
+    let end = End::new()?;
+    let trigger = match &recording {
+        Some(Recording::Memory(_, condition)) => Some(Trigger::new(condition.clone())?),
+        _ => None,
+    };
     let anchor = clock::anchor();
     let scope = scope(trace);
     let (plan, mut probes) = match plan.mode {
@@ -120,9 +129,9 @@ async fn attached<S: Sink>(
         }
     };
     // Whatever takes more privileges than the run does stands above this line.
-    let rotates = recording.as_ref().is_some_and(|r| r.rotate.is_some());
+    let one_file = matches!(&recording, None | Some(Recording::Files(_, None)));
     // A companion's cgroup is removed at the end.
-    let new_files = rotates || companion.is_some();
+    let new_files = !one_file || companion.is_some();
     let needs = needs(trace, probes.as_ref(), new_files);
     privileges::give_up(needs, || probes.as_mut().is_none_or(Probes::usable))
         .context("cannot give up the privileges that are not needed any more")?;
@@ -139,14 +148,15 @@ async fn attached<S: Sink>(
         polled_ns,
         mode: capture.mode.clone(),
     });
+    let session = || session(&kernel, &plan, anchor, capture);
     let recorder = match recording {
         None => None,
-        Some(recording) => {
-            let session = session(&kernel, &plan, anchor, capture);
-            let name = recording.destination.name();
-            let begun = Recorder::begin(session, recording.destination, recording.rotate);
+        Some(Recording::Files(destination, rotate)) => {
+            let name = destination.name();
+            let begun = Recorder::begin(session(), destination, rotate);
             Some(begun.map_err(|error| cannot_write(&name, error))?)
         }
+        Some(Recording::Memory(flight, _)) => Some(Recorder::hold(session(), flight)),
     };
     let mut pipeline = Pipeline::new(recorder, tracker, sink(anchor).context(WRITE)?);
     for note in notes(&plan, probes.as_ref()) {
@@ -164,11 +174,19 @@ async fn attached<S: Sink>(
     let tree = companion.as_ref().and_then(|c| c.cgroup());
     let owner_filter = selective.then(|| owner_filter(trace, tree));
     let decoder = start::decoder(kernel.facts.hz, Some(kernel.kallsyms));
-    let mut live = Live::new(probes, decoder, owner_filter, dumps);
-    let begun = format!("{} (mode {})", trace.begun, plan.mode);
-    let left = follow(trace, &begun, &mut live, &mut pipeline, companion, &mut end).await;
+    let mut running = Running {
+        trace,
+        live: Live::new(probes, decoder, owner_filter, dumps),
+        pipeline,
+        companion,
+        end,
+        trigger,
+        told: BTreeSet::new(),
+    };
+    let left = running.follow(plan.mode).await;
     // However it was left, what was seen is recorded to its end.
-    finish(&mut live, &mut pipeline, polled_ns);
+    running.finish(polled_ns);
+    let mut pipeline = running.pipeline;
     let shown = match left {
         Ok(true) => pipeline.pause().context(WRITE),
         left => left,
@@ -187,67 +205,6 @@ async fn attached<S: Sink>(
     }
 }
 
-/// Takes what comes until the end; false: whoever read the output went away.
-async fn follow<S: Sink>(
-    trace: &Trace,
-    begun: &str,
-    live: &mut Live,
-    pipeline: &mut Pipeline<S>,
-    mut companion: Option<&mut Companion>,
-    end: &mut End,
-) -> anyhow::Result<bool> {
-    live.bootstrap(pipeline);
-    if !pipeline.pause().context(WRITE)? {
-        return Ok(false);
-    }
-    let there = pipeline.tracker().open();
-    trace.terminal.notice(&format!(
-        "{begun}; {there} already there; ^C ends with a summary"
-    ));
-    if let Some(companion) = &mut companion {
-        companion.go()?;
-    }
-    end.after(trace.duration_ns);
-    let mut told = BTreeSet::new();
-    loop {
-        for notice in live.take_notices() {
-            if told.insert(notice.clone()) {
-                trace.terminal.notice(&notice);
-                tell(pipeline, &notice);
-            }
-        }
-        let alone = companion.as_mut().is_some_and(|c| c.ended().is_some());
-        if alone || end.reached_within(live.pause()).await {
-            return Ok(true);
-        }
-        live.step(pipeline);
-        if !pipeline.pause().context(WRITE)? {
-            return Ok(false);
-        }
-        match pipeline.recorder() {
-            // What was seen is summed up before the failure is told.
-            Some(recorder) if recorder.has_failed() => return Ok(true),
-            Some(recorder) if recorder.is_due() => {
-                recorder.rotate();
-                live.introduce(pipeline);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Takes what is left, and the end.
-fn finish<S: Sink>(live: &mut Live, pipeline: &mut Pipeline<S>, polled_ns: Option<u64>) {
-    let at = live.finish(pipeline);
-    if let Some(ns) = polled_ns.filter(|ns| live.longest_gap() > ns + ns / 2) {
-        let longest = duration_text(live.longest_gap());
-        let asked = duration_text(ns);
-        let note = format!("the longest time between two polls was {longest}, not {asked}");
-        tell(pipeline, &note);
-    }
-    pipeline.feed(&Input::End(at));
-}
-
 /// Why a recording is not whole. Whoever reads it from a pipe may have had enough: that is no failure,
 /// and stays what it is.
 pub(super) fn cannot_write(name: &str, error: io::Error) -> anyhow::Error {
@@ -263,7 +220,7 @@ pub(super) fn cannot_write(name: &str, error: io::Error) -> anyhow::Error {
 }
 
 /// What a reader of the results has to know goes the way of all inputs.
-fn tell<S: Sink>(pipeline: &mut Pipeline<S>, note: &str) {
+pub(super) fn tell<S: Sink>(pipeline: &mut Pipeline<S>, note: &str) {
     let note = Definition::Note(Arc::from(note));
     pipeline.feed(&Input::Define(note));
 }
@@ -330,6 +287,7 @@ fn session(kernel: &Kernel, plan: &Plan, anchor: WallAnchor, capture: Capture) -
         part: 1,
         anchor,
         capture,
+        lost_before: Loss::default(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         host: proc("hostname"),
         kernel: kernel.facts.release.clone(),
