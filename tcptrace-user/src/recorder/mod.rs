@@ -14,6 +14,8 @@ use tcptrace_core::recording::{Ending, Session, Writer};
 pub(crate) use file::{Destination, Place, check};
 use ring::Ring;
 
+use crate::clock;
+
 /// A block is closed after so long, full or not; with the longest pause between two looks at the
 /// clock it is in the file within a second.
 const FLUSH_AFTER: Duration = Duration::from_millis(700);
@@ -217,6 +219,22 @@ impl Recorder {
     /// Ends this part and begins the next, which is to be told what is known. Gives the name and the
     /// extent of a dump that has ended with it.
     pub(crate) fn rotate(&mut self) -> Option<(Arc<str>, Progress)> {
+        if self.is_dumping() {
+            // Time has come to be this, though nothing may have happened.
+            self.append(&Input::End(clock::mono()));
+        }
+        self.turn()
+    }
+
+    /// Ends the dump that is being written, if there is one: the recording has had its end.
+    pub(crate) fn end_dump(&mut self) -> Option<(Arc<str>, Progress)> {
+        match self.is_dumping() {
+            true => self.turn(),
+            false => None,
+        }
+    }
+
+    fn turn(&mut self) -> Option<(Arc<str>, Progress)> {
         let ending = match self.is_dumping() {
             true => Ending::Ended,
             false => Ending::Continued,
@@ -243,14 +261,6 @@ impl Recorder {
         self.buffer = begun;
         self.write();
         written
-    }
-
-    /// Ends the dump that is being written, if there is one.
-    pub(crate) fn end_dump(&mut self) -> Option<(Arc<str>, Progress)> {
-        match self.is_dumping() {
-            true => self.rotate(),
-            false => None,
-        }
     }
 
     /// All that a reader of the new part has to know was told. False: there is no room to hold it.
