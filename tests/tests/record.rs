@@ -124,6 +124,63 @@ fn a_recording_is_whole_although_the_output_is_not() {
 }
 
 #[test]
+fn a_recorder_that_was_stopped_counts_what_it_missed() {
+    require!(root, tracer);
+    for (ring, lossy) in [("64K", true), ("64M", false)] {
+        let lab = Lab::new();
+        lab.ns.sysctl("tcp_max_tw_buckets", "1000000");
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("it.rec");
+        let netns = lab.ns.inode().to_string();
+        let args = ["record", "-O", text(&file), "--netns", &netns];
+        let mut record = Run::start(command(&args).args(["--ring-size", ring]));
+        let before = lab.connect();
+        record.process.signal(Signal::STOP);
+        let stopped = Instant::now();
+        let (ip, count) = (lab.ip.to_string(), scaled(5_000).max(1_000));
+        let mut crowd = Crowd::start(&lab.ns, &["burst", &ip, &count.to_string(), "2"]);
+        crowd.truth(3 * LIMIT);
+        // It is behind with its dumps, too.
+        std::thread::sleep(Duration::from_secs(10).saturating_sub(stopped.elapsed()));
+        record.process.signal(Signal::CONT);
+        let mut after = lab.connect();
+        after.client.act("close C");
+        after.server.act("wait S 8");
+        record.stop();
+        crowd.exit();
+
+        let err = record.process.err.text();
+        let live = err
+            .lines()
+            .find_map(|line| line.strip_prefix("tcptrace: data: "));
+        let replayed = text_of(&run(&["replay", text(&file)]));
+        let replayed = replayed
+            .lines()
+            .find_map(|line| line.strip_prefix("data: "));
+        assert_eq!(live, replayed, "{err}");
+        let told = lines(&run(&["replay", "--json", "--min-age", "0", text(&file)]));
+        let summary = &told[told.len() - 1];
+        let completeness = &summary["completeness"];
+        assert_eq!(completeness["gaps"], 0, "{summary}");
+        assert_eq!(completeness["complete"], !lossy, "{ring}: {summary}");
+        let lost = completeness["ring_full"].as_u64().expect("a number");
+        assert_eq!(lost > 0, lossy, "{ring}: {summary}");
+        let strict = command(&["replay", "--strict", text(&file)]);
+        assert_eq!(status(strict), Some(if lossy { 4 } else { 0 }), "{ring}");
+        let after = after.s.id();
+        assert!(
+            told.iter().any(|line| line["id"] == after.as_str()),
+            "{ring}"
+        );
+        if !lossy {
+            let entered = summary["states"]["close_wait"]["entered"].as_u64();
+            assert_eq!(entered, Some(count + 1), "{summary}");
+        }
+        drop(before);
+    }
+}
+
+#[test]
 fn what_is_damaged_is_passed_and_told() {
     require!(root, tracer);
     let lab = Lab::new();
