@@ -232,10 +232,15 @@ fn what_is_damaged_is_passed_and_told() {
         let strict = command(&["replay", text(&file), "--strict"]);
         assert_eq!(status(strict), Some(4), "{name}");
     }
+    let headless = [&whole[..blocks[0] + 9], &[0; 99], &whole[blocks[2]..]].concat();
     for (bytes, code, word) in [
-        (&b""[..], 1, "lost its beginning"),
+        (&b""[..], 1, "is empty"),
         (&b"#!/bin/sh\n"[..], 2, "not a recording"),
-        (&whole[..blocks[0] + 20], 1, "lost its beginning"),
+        (&whole[..5], 1, "was cut"),
+        (&whole[..blocks[0]], 1, "was cut"),
+        (&whole[..blocks[0] + 20], 1, "was cut"),
+        (&whole[..blocks[1] - 1], 1, "was cut"),
+        (&headless[..], 1, "lost its beginning"),
     ] {
         fs::write(&file, bytes).expect("no recording");
         let output = command(&["replay", text(&file)])

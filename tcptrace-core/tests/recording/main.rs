@@ -227,10 +227,28 @@ fn a_block_that_is_missing_is_a_gap() {
 
 #[test]
 fn what_is_no_recording_is_refused() {
-    for bytes in [&b"\x89TCP"[..], b"#!/bin/sh\n", &[0; 100]] {
+    for bytes in [&b"\x89TCX"[..], b"#!/bin/sh\n", &[0; 100]] {
         assert_eq!(read(bytes, 7), Err(Refusal::NoRecording), "{bytes:?}");
     }
     assert_eq!(read(&[], 1), Ok(Read::default()));
+}
+
+#[test]
+fn a_beginning_that_was_cut_is_known_from_a_damaged_one() {
+    let whole = file(&churn::inputs(3), 10);
+    let is_cut = |bytes: &[u8]| {
+        let mut reader = Reader::new();
+        reader.push(bytes);
+        reader.finish();
+        while reader.next(&mut Vec::new()) != Ok(Item::Done) {}
+        reader.is_cut()
+    };
+    let first = (17..whole.len()).find(|at| whole[*at..].starts_with(b"\xb1TCB"));
+    for length in 1..first.expect("a second block") {
+        assert!(is_cut(&whole[..length]), "{length}");
+    }
+    assert!(!is_cut(&[]) && !is_cut(&whole));
+    assert!(!is_cut(&[&whole[..16], &[7; 99]].concat()));
 }
 
 /// The promise of docs/format.md about size, on what it is made for.
