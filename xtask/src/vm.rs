@@ -75,8 +75,8 @@ pub(crate) struct Options {
 }
 
 /// Test binaries to which the chain makes no difference: they run with the first one only.
-const ONCE: [&str; 8] = [
-    "harness", "btf", "chains", "polled", "manners", "record", "replay", "trigger",
+const ONCE: [&str; 9] = [
+    "harness", "btf", "chains", "polled", "manners", "record", "replay", "report", "trigger",
 ];
 /// Divides the counts of the tests that are about many sockets, where processors are emulated.
 const EMULATED_SCALE: &str = "20";

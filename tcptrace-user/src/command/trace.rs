@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tcptrace_common::config::{Config, FLAG_SELECTED};
 use tcptrace_core::condition::Condition;
+use tcptrace_core::decode::Decoder;
 use tcptrace_core::input::{Definition, Input, Loss};
 use tcptrace_core::recording::{Capture, Session};
 use tcptrace_core::state::TcpState;
@@ -173,7 +174,10 @@ async fn attached<S: Sink>(
     };
     let tree = companion.as_ref().and_then(|c| c.cgroup());
     let owner_filter = selective.then(|| owner_filter(trace, tree));
-    let decoder = start::decoder(kernel.facts.hz, Some(kernel.kallsyms));
+    let decoder = Decoder {
+        observer: Some(std::process::id()),
+        ..start::decoder(kernel.facts.hz, Some(kernel.kallsyms))
+    };
     let mut running = Running {
         trace,
         live: Live::new(probes, decoder, owner_filter, dumps),

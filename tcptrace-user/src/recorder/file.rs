@@ -79,6 +79,15 @@ impl Destination {
         }
     }
 
+    /// Writes a whole document, which is all that the file gets.
+    ///
+    /// # Errors
+    /// If not all of it can be written; then there is none of it.
+    pub(crate) fn put(mut self, document: &[u8]) -> io::Result<()> {
+        self.write(document, 0)?;
+        self.sync()
+    }
+
     /// Ends the file and opens the next.
     pub(super) fn next(&mut self) -> io::Result<()> {
         self.sync()?;
