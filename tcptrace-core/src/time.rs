@@ -84,6 +84,15 @@ impl Age {
         }
     }
 
+    /// The upper bound, if there is one; of an exact one, itself.
+    pub fn at_most(self) -> Option<u64> {
+        match self {
+            Age::Exact(ns) => Some(ns),
+            Age::Between { max, .. } => max,
+            Age::Unknown => None,
+        }
+    }
+
     /// Whether it is anything but exact.
     pub fn is_estimated(self) -> bool {
         !matches!(self, Age::Exact(_))

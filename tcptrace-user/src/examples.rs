@@ -39,12 +39,13 @@ EXAMPLES
 /// Of `record`.
 pub(crate) const RECORD: &str = "\
 EXAMPLES
-  sudo tcptrace record
-      everything that happens to TCP sockets, until ^C, in tcptrace-DATE-TIME.rec
   sudo tcptrace record -O night.rec -d 8h
-      for eight hours
+      everything that happens to TCP sockets, for eight hours; without -d until ^C
   sudo tcptrace record -O /var/log/tcp.rec --rotate 64M --keep 10
       the last 640 MiB, in files of 64 MiB; `tcptrace replay /var/log/tcp.rec.*` reads them as one
+  sudo tcptrace record -O leak.rec --ring 64M --trigger 'close_wait > 500 or no_port > 0'
+      nothing, until there are 500 CLOSE_WAIT or the local ports run out: then what led to it, and 10 s
+      more, in leak.rec.00001, and so again; SIGUSR1 writes at once
   sudo tcptrace record -O test.rec -- ./loadtest --quick
       the sockets of a command and its children, while it runs
   sudo tcptrace record -O - -d 60s | tcptrace replay -

@@ -21,7 +21,7 @@ mod recording;
 mod report;
 
 pub(crate) use past::{Excerpt, Replay};
-pub(crate) use recording::Record;
+pub(crate) use recording::{Record, Way};
 pub(crate) use report::{Diff, Report, Source};
 
 /// Least age of `watch`, unless told otherwise.

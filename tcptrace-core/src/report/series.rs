@@ -132,13 +132,8 @@ impl Series {
 
     fn count(&self, tracker: &Tracker) -> Vec<u64> {
         let census = tracker.census();
-        let of = |state| {
-            census
-                .iter()
-                .find(|(s, _)| s == state)
-                .map_or(0, |(_, n)| *n)
-        };
-        self.states.iter().map(of).collect()
+        let counts = self.states.iter().map(|state| census.of(*state).count);
+        counts.collect()
     }
 
     fn take_loss(&mut self, tracker: &Tracker) {

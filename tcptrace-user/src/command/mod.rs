@@ -9,6 +9,7 @@ mod play;
 mod record;
 mod replay;
 mod report;
+mod running;
 mod snapshot;
 mod trace;
 mod watch;

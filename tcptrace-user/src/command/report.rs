@@ -112,10 +112,7 @@ fn make(options: &options::Report) -> anyhow::Result<Option<Made>> {
         Source::Live { trace, record } => {
             let recording = match record {
                 None => None,
-                Some(place) => Some(Recording {
-                    destination: Destination::open(place.clone())?,
-                    rotate: None,
-                }),
+                Some(place) => Some(Recording::Files(Destination::open(place.clone())?, None)),
             };
             let mut at = WallAnchor::default();
             let collector = |anchor| {
