@@ -241,6 +241,40 @@ fn assert_same(live: &[u8], replayed: &[u8]) {
 }
 
 #[test]
+fn what_was_not_asked_for_is_not_missing() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("it.rec");
+    let netns = lab.ns.inode().to_string();
+    // As many ports as the kernel's programs take, and more.
+    for more in [0, 40] {
+        let mut conns = [lab.connect(), lab.connect()];
+        let listener = conns[0].listener.local();
+        let (_, port) = listener.rsplit_once(':').expect("a port");
+        let ports = (1..=more).map(|n| format!("{n},")).collect::<String>() + port;
+        let args = ["record", "--force", "-O", text(&file), "--netns", &netns];
+        let mut record = Run::start(command(&args).args(["-L", &ports]));
+        for conn in &mut conns {
+            conn.client.act("close C");
+            conn.server.act("wait S 8");
+        }
+        record.stop();
+        let told = lines(&run(&[
+            "replay",
+            "--strict",
+            "--json",
+            "--min-age",
+            "0",
+            text(&file),
+        ]));
+        let tells = |id: String| told.iter().any(|line| line["id"] == id.as_str());
+        assert!(tells(conns[0].s.id()), "{told:?}");
+        assert!(!tells(conns[1].s.id()), "{told:?}");
+    }
+}
+
+#[test]
 fn a_replay_that_takes_long_says_how_far_it_is() {
     require!(root, tracer, script);
     let lab = Lab::new();
