@@ -48,6 +48,13 @@ impl StatusLine {
     }
 }
 
+/// Where other output follows, it is in nobody's way.
+impl Drop for StatusLine {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 /// `870 B`, `12.3 KiB`, `4.5 MiB`.
 pub(crate) fn size_text(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];

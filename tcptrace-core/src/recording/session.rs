@@ -3,7 +3,8 @@
 
 use super::numbers::{minisockets, of_minisockets};
 use super::varint::{Bad, Cursor, put, put_bytes};
-use super::{decode, encode};
+use super::{decode, encode, within};
+use crate::filter::Filter;
 use crate::input::Loss;
 use crate::state::StateSet;
 use crate::time::{Mono, WallAnchor};
@@ -54,6 +55,9 @@ pub struct Capture {
     pub shown: StateSet,
     /// At this age, ns.
     pub min_age_ns: u64,
+    /// The sockets that were asked for, as far as their ends and their namespace say. What is in it
+    /// of others is not all of what happened to them.
+    pub within: Filter,
 }
 
 /// Facts are numbered; numbers are never given to anything else.
@@ -70,6 +74,7 @@ mod fact {
     pub(super) const MIN_AGE: u64 = 10;
     pub(super) const OVERFLOWS: u64 = 11;
     pub(super) const LOST_BEFORE: u64 = 12;
+    pub(super) const WITHIN: u64 = 13;
     pub(super) const PROGRAM: u64 = 16;
     pub(super) const HOST: u64 = 17;
     pub(super) const KERNEL: u64 = 18;
@@ -95,6 +100,10 @@ impl Session {
             (fact::FACTS, &self.facts),
         ] {
             bytes(number, text.as_bytes());
+        }
+        let within = within::to_text(&self.capture.within);
+        if !within.is_empty() {
+            bytes(fact::WITHIN, within.as_bytes());
         }
         let mut anchor = self.anchor.mono.0.to_le_bytes().to_vec();
         anchor.extend(self.anchor.wall_ns.to_le_bytes());
@@ -155,6 +164,7 @@ impl Session {
             fact::MIN_AGE => capture.min_age_ns = value.number()?,
             fact::OVERFLOWS => capture.overflows_seen = value.number()? != 0,
             fact::LOST_BEFORE => self.lost_before = decode::loss(value)?,
+            fact::WITHIN => capture.within = within::of_text(&text(value)?),
             fact::PROGRAM => self.program = text(value)?,
             fact::HOST => self.host = text(value)?,
             fact::KERNEL => self.kernel = text(value)?,

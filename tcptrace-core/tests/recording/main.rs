@@ -5,6 +5,7 @@ mod churn;
 mod evolution;
 
 use proptest::prelude::*;
+use tcptrace_core::filter::Filter;
 use tcptrace_core::input::{Input, Loss};
 use tcptrace_core::recording::{Capture, Ending, Item, Reader, Refusal, Session, Tally, Writer};
 use tcptrace_core::state::StateSet;
@@ -28,6 +29,11 @@ fn session() -> Session {
             states: StateSet::all(),
             shown: "cw,fw2,tw".parse().expect("it fits"),
             min_age_ns: 1_000_000_000,
+            within: Filter {
+                local_ports: "80,8000-8010".parse().expect("it fits"),
+                netns: vec![4_026_531_840],
+                ..Filter::default()
+            },
         },
         lost_before: Loss {
             ring_full: 300,

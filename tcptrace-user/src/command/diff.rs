@@ -65,6 +65,10 @@ impl Shown for End {
     fn open(&mut self, _: Mono) {}
 
     fn gap(&mut self) {}
+
+    fn prints_meanwhile(&self) -> bool {
+        false
+    }
 }
 
 impl Sink for End {

@@ -1,7 +1,8 @@
 //! A recording through the pipeline: what `replay`, `report`, `diff` and `export` share.
 
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tcptrace_core::filter::Filter;
@@ -18,6 +19,7 @@ use crate::options::{Excerpt, Terminal};
 use crate::pace::Pace;
 use crate::pipeline::{Pipeline, Sink};
 use crate::source::replay::{Missing, Recording, Step};
+use crate::status::{StatusLine, size_text};
 
 /// What a replay fills.
 pub(super) trait Shown: Sink {
@@ -26,6 +28,11 @@ pub(super) trait Shown: Sink {
 
     /// A part of the recording is missing here.
     fn gap(&mut self);
+
+    /// Whether it prints before the end: a status line on the same terminal would disturb.
+    fn prints_meanwhile(&self) -> bool {
+        true
+    }
 }
 
 /// What is left of a replay when it has ended.
@@ -86,6 +93,8 @@ async fn run<S: Shown>(
         past: false,
         ended: false,
     };
+    let mut status = status(terminal, excerpt, replay.pipeline.sink().prints_meanwhile());
+    let began = Instant::now();
     let mut inputs = Vec::new();
     let mut interrupted = false;
     let mut gaps = 0;
@@ -116,7 +125,9 @@ async fn run<S: Shown>(
         if !replay.pipeline.pause().context(WRITE)? {
             return Ok(None);
         }
+        status.renew(|_| progress_text(recording.progress(), began.elapsed()));
     }
+    drop(status);
     let missing = recording.missing();
     for note in notes(missing) {
         terminal.notice(&note);
@@ -133,6 +144,28 @@ async fn run<S: Shown>(
         sink,
         missing,
     }))
+}
+
+/// A line that tells how far a replay is which takes its time, unless that is meant.
+fn status(terminal: &Terminal, excerpt: &Excerpt, prints_meanwhile: bool) -> StatusLine {
+    let in_the_way = prints_meanwhile && io::stdout().is_terminal();
+    let wanted = !terminal.quiet && excerpt.speed.is_none() && !in_the_way;
+    StatusLine::new(wanted && io::stderr().is_terminal())
+}
+
+/// `replaying: 34 %, 12.0 MiB of 35.2 MiB, 3 s left`.
+fn progress_text((read, length): (u64, Option<u64>), elapsed: Duration) -> String {
+    let Some(length) = length.filter(|length| *length > 0 && read > 0) else {
+        return format!("replaying: {}", size_text(read));
+    };
+    let done = read.min(length) as f64 / length as f64;
+    let left = elapsed.as_secs_f64() * (1.0 - done) / done;
+    format!(
+        "replaying: {:.0} %, {} of {}, {left:.0} s left",
+        100.0 * done,
+        size_text(read),
+        size_text(length)
+    )
 }
 
 /// Whether the ticks of the recording are those that are owed here.
@@ -239,5 +272,25 @@ impl<S: Shown> Running<S> {
             let now = self.pipeline.tracker().now();
             self.pipeline.feed(&Input::End(now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_what_is_known() {
+        let text = |read, length| progress_text((read, length), Duration::from_secs(2));
+        let (read, length) = (12 << 20, 36 << 20);
+        assert_eq!(
+            text(read, Some(length)),
+            "replaying: 33 %, 12.0 MiB of 36.0 MiB, 4 s left"
+        );
+        assert_eq!(text(read, None), "replaying: 12.0 MiB");
+        assert_eq!(text(0, Some(length)), "replaying: 0 B");
+        // It grows while it is read.
+        let more = text(length, Some(read));
+        assert_eq!(more, "replaying: 100 %, 36.0 MiB of 12.0 MiB, 0 s left");
     }
 }

@@ -176,6 +176,10 @@ impl Shown for Collector {
             self.series.gap();
         }
     }
+
+    fn prints_meanwhile(&self) -> bool {
+        false
+    }
 }
 
 impl Sink for Collector {

@@ -270,6 +270,7 @@ fn capture(trace: &Trace, plan: &Plan, scope: &Scope, probes: Option<&Probes>) -
         states: scope.states,
         shown: trace.filter.states,
         min_age_ns: trace.filter.min_age_ns,
+        within: trace.filter.of_tuples(),
     }
 }
 

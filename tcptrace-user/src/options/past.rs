@@ -99,7 +99,7 @@ impl Question {
             filter: Filter {
                 states,
                 min_age_ns: self.min_age_ns.unwrap_or(capture.min_age_ns),
-                ..self.filter.clone()
+                ..self.filter_within(capture)
             },
             transitions,
             by: self.by.clone(),
@@ -116,9 +116,18 @@ impl Question {
         tracker::Options {
             filter: Filter {
                 states: StateSet::EMPTY,
-                ..self.filter.clone()
+                ..self.filter_within(capture)
             },
             ..all_of(capture)
+        }
+    }
+
+    /// Not more than was recorded: of other sockets there are parts only.
+    fn filter_within(&self, capture: &Capture) -> Filter {
+        let within = Some(&capture.within).filter(|within| **within != Filter::default());
+        Filter {
+            within: within.cloned().map(Box::new),
+            ..self.filter.clone()
         }
     }
 
