@@ -11,7 +11,7 @@ use crate::tuple::{Role, Tuple};
 
 /// The user's filter: every field that is set must hold; within a list, any. What is not known
 /// of a connection does not hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// States to show; empty: all.
     pub states: StateSet,
@@ -41,6 +41,8 @@ pub struct Filter {
     pub netns: Vec<u32>,
     /// Least age in the state, ns.
     pub min_age_ns: u64,
+    /// Only what this one selects by its tuple.
+    pub within: Option<Box<Filter>>,
 }
 
 impl Filter {
@@ -73,6 +75,21 @@ impl Filter {
             && in_any(&self.remote_nets, remote.ip())
             && self.family.is_none_or(|f| f == Family::of(local.ip()))
             && (self.netns.is_empty() || tuple.netns.is_some_and(|n| self.netns.contains(&n)))
+            && self.within.as_ref().is_none_or(|w| w.selects_tuple(tuple))
+    }
+
+    /// What of it a tuple is enough for.
+    pub fn of_tuples(&self) -> Filter {
+        Filter {
+            local_ports: self.local_ports.clone(),
+            remote_ports: self.remote_ports.clone(),
+            any_ports: self.any_ports.clone(),
+            local_nets: self.local_nets.clone(),
+            remote_nets: self.remote_nets.clone(),
+            family: self.family,
+            netns: self.netns.clone(),
+            ..Filter::default()
+        }
     }
 
     fn owner(&self, view: &View) -> bool {
@@ -188,6 +205,20 @@ impl Ports {
 
     fn admit(&self, port: u16) -> bool {
         self.is_empty() || self.contains(port)
+    }
+}
+
+/// `80,8000-8010`: read back as the same.
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges = self
+            .0
+            .iter()
+            .map(|range| match (range.start(), range.end()) {
+                (first, last) if first == last => first.to_string(),
+                (first, last) => format!("{first}-{last}"),
+            });
+        f.pad(&ranges.collect::<Vec<_>>().join(","))
     }
 }
 

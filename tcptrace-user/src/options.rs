@@ -19,10 +19,12 @@ use crate::resolve;
 mod export;
 mod past;
 mod recording;
+mod report;
 
 pub(crate) use export::Export;
 pub(crate) use past::{Excerpt, Question, Replay};
-pub(crate) use recording::Record;
+pub(crate) use recording::{Record, Way};
+pub(crate) use report::{Diff, Report, Source};
 
 /// Least age of `watch`, unless told otherwise.
 const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;

@@ -10,26 +10,51 @@ use std::process::Command;
 use sha2::{Digest as _, Sha256};
 
 /// What is asked of every recording, and the name of the answer.
-const QUESTIONS: [(&str, &[&str]); 6] = [
-    ("watch.txt", &["-T=utc"]),
-    ("watch.jsonl", &["--json", "--by", "comm,cause"]),
+const QUESTIONS: [(&str, &str, &[&str]); 11] = [
+    ("watch.txt", "replay", &["-T=utc"]),
+    ("watch.jsonl", "replay", &["--json", "--by", "comm,cause"]),
     (
         "transitions.txt",
+        "replay",
         &["--state", "all", "--transitions", "-T=rel", "--wide"],
     ),
     (
         "transitions.jsonl",
+        "replay",
         &["--state", "all", "--transitions", "--json"],
     ),
     (
         "part.txt",
+        "replay",
         &["--from", "3s", "--to", "6s", "-T=ns", "--min-age", "100ms"],
     ),
     (
         "close_wait.txt",
+        "replay",
         &["-s", "close_wait", "--min-age", "0", "--by", "comm"],
     ),
+    ("report.txt", "report", &["--percentiles"]),
+    (
+        "report.part.txt",
+        "report",
+        &[
+            "--from",
+            "2s",
+            "--hist",
+            "established,close_wait",
+            "--by",
+            "peer",
+            "--top",
+            "1",
+        ],
+    ),
+    ("report.json", "report", &["--json"]),
+    ("report.html", "report", &["--html", "-"]),
+    ("report.svg", "report", &["--svg", "-", "-s", "all"]),
 ];
+
+/// What is asked of two recordings.
+const DIFFERENCES: [(&str, &[&str]); 2] = [("diff.txt", &["--all"]), ("diff.json", &["--json"])];
 
 /// Connections of a recording whose lives are told.
 const LIVES: [(&str, &str, &[&str]); 1] = [(
@@ -43,8 +68,24 @@ fn stored_recordings_keep_their_answers() {
     let recordings = recordings();
     assert!(!recordings.is_empty());
     for file in recordings {
-        for (answer, question) in QUESTIONS {
-            check(&file, answer, question);
+        for (answer, verb, question) in QUESTIONS {
+            let text = file.to_str().expect("UTF-8");
+            check(
+                &file.with_extension(answer),
+                &[&[verb, "--strict", text], question].concat(),
+            );
+        }
+    }
+}
+
+#[test]
+fn stored_recordings_keep_their_differences() {
+    let files = recordings();
+    for pair in files.windows(2) {
+        let [before, after] = [&pair[0], &pair[1]].map(|file| file.to_str().expect("UTF-8"));
+        for (answer, question) in DIFFERENCES {
+            let asked = [&["diff", "--strict", before, after], question].concat();
+            check(&pair[1].with_extension(answer), &asked);
         }
     }
 }
@@ -58,11 +99,13 @@ const EXPORTS: [(&str, &[&str]); 2] = [
 #[test]
 fn exports_in_text_stay_what_they_are() {
     for file in recordings() {
-        for (answer, format) in EXPORTS {
-            compare(&file, answer, &export(&file, format));
+        let text = file.to_str().expect("UTF-8");
+        for (name, format) in EXPORTS {
+            let asked = [&["export", "--strict"], format, &[text]].concat();
+            check(&file.with_extension(name), &asked);
         }
-        let replayed = replay(&file, &["--transitions", "--json"]);
-        assert!(export(&file, &["jsonl"]) == replayed, "{}", file.display());
+        let replayed = answer(&["replay", text, "--transitions", "--json"]);
+        assert!(answer(&["export", "jsonl", text]) == replayed, "{text}");
     }
 }
 
@@ -70,68 +113,57 @@ fn exports_in_text_stay_what_they_are() {
 #[test]
 fn exports_in_binary_stay_what_they_are() {
     for file in recordings() {
+        let text = file.to_str().expect("UTF-8");
         let mut digests = String::new();
         for format in ["perfetto", "pcapng"] {
-            let bytes = export(&file, &[format]);
+            let bytes = answer(&["export", format, text, "--strict"]);
             let (length, digest) = (bytes.len(), Sha256::digest(&bytes));
             digests.push_str(&format!("{digest:x}  {length} bytes of {format}\n"));
-            assert!(bytes == export(&file, &[format]), "{format} twice");
+            assert!(bytes == answer(&["export", format, text]), "{format} twice");
         }
-        compare(&file, "export.sha256", digests.as_bytes());
+        compare(&file.with_extension("export.sha256"), digests.as_bytes());
     }
 }
 
 #[test]
 fn lives_are_told_as_ever() {
     for (name, answer, question) in LIVES {
-        check(&directory().join(format!("{name}.rec")), answer, question);
+        let file = directory().join(format!("{name}.rec"));
+        let text = file.to_str().expect("UTF-8");
+        check(
+            &file.with_extension(answer),
+            &[&["replay", "--strict", text], question].concat(),
+        );
     }
 }
 
 #[track_caller]
-fn check(file: &Path, answer: &str, question: &[&str]) {
-    compare(file, answer, &replay(file, question));
+fn check(expected: &Path, asked: &[&str]) {
+    compare(expected, &answer(asked));
 }
 
+/// What is printed for these arguments.
 #[track_caller]
-fn replay(file: &Path, question: &[&str]) -> Vec<u8> {
+fn answer(asked: &[&str]) -> Vec<u8> {
     let output = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
-        .args(["replay", "--strict"])
-        .arg(file)
-        .args(question)
+        .args(asked)
+        .arg("--quiet")
         .env("TZ", "UTC")
         .output()
         .expect("tcptrace starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{question:?}: {stderr}");
-    assert_eq!(stderr, "", "{question:?}");
+    assert_eq!(output.status.code(), Some(0), "{asked:?}: {stderr}");
+    assert_eq!(stderr, "", "{asked:?}");
     output.stdout
 }
 
 #[track_caller]
-fn export(file: &Path, format: &[&str]) -> Vec<u8> {
-    let (name, options) = format.split_first().expect("a format");
-    let output = Command::new(env!("CARGO_BIN_EXE_tcptrace"))
-        .args(["export", name])
-        .arg(file)
-        .args(options)
-        .args(["--strict", "--quiet"])
-        .output()
-        .expect("tcptrace starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{format:?}: {stderr}");
-    assert_eq!(stderr, "", "{format:?}");
-    output.stdout
-}
-
-#[track_caller]
-fn compare(file: &Path, answer: &str, found: &[u8]) {
-    let expected = file.with_extension(answer);
+fn compare(expected: &Path, found: &[u8]) {
     if std::env::var_os("BLESS").is_some() {
-        fs::write(&expected, found).expect("the answer is written");
+        fs::write(expected, found).expect("the answer is written");
         return;
     }
-    let text = fs::read(&expected).unwrap_or_default();
+    let text = fs::read(expected).unwrap_or_default();
     assert!(
         text == found,
         "{} says otherwise (BLESS=1 rewrites it):\n{}",

@@ -1,12 +1,13 @@
 //! Replays: they say what the live run said, and answer what nobody asked then.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use tcptrace_tests::lab::Lab;
 use tcptrace_tests::recording::{Run, bustle, lines, run, status, text, text_of};
 use tcptrace_tests::require;
-use tcptrace_tests::tcptrace::command;
+use tcptrace_tests::tcptrace::{command, tracer_path};
 
 #[test]
 fn a_replay_says_what_the_watch_said() {
@@ -237,4 +238,78 @@ fn assert_same(live: &[u8], replayed: &[u8]) {
         text_of(live),
         text_of(replayed)
     );
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_missing() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("it.rec");
+    let netns = lab.ns.inode().to_string();
+    // As many ports as the kernel's programs take, and more.
+    for more in [0, 40] {
+        let mut conns = [lab.connect(), lab.connect()];
+        let listener = conns[0].listener.local();
+        let (_, port) = listener.rsplit_once(':').expect("a port");
+        let ports = (1..=more).map(|n| format!("{n},")).collect::<String>() + port;
+        let args = ["record", "--force", "-O", text(&file), "--netns", &netns];
+        let mut record = Run::start(command(&args).args(["-L", &ports]));
+        for conn in &mut conns {
+            conn.client.act("close C");
+            conn.server.act("wait S 8");
+        }
+        record.stop();
+        let told = lines(&run(&[
+            "replay",
+            "--strict",
+            "--json",
+            "--min-age",
+            "0",
+            text(&file),
+        ]));
+        let tells = |id: String| told.iter().any(|line| line["id"] == id.as_str());
+        assert!(tells(conns[0].s.id()), "{told:?}");
+        assert!(!tells(conns[1].s.id()), "{told:?}");
+    }
+}
+
+#[test]
+fn a_replay_that_takes_long_says_how_far_it_is() {
+    require!(root, tracer, script);
+    let lab = Lab::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, pipe) = (
+        directory.path().join("it.rec"),
+        directory.path().join("pipe"),
+    );
+    let mut record = Run::record(&lab, &file);
+    let _kept = bustle(&lab);
+    std::thread::sleep(Duration::from_secs(1));
+    record.stop();
+    let half = std::fs::metadata(&file).expect("a file").len() / 2;
+    let (tracer, file, pipe) = (tracer_path(), text(&file), text(&pipe));
+    let tracer = text(&tracer);
+    // Half of it comes late, to a replay of which everything but the file is on one terminal.
+    let slowly = format!(
+        "mkfifo {pipe}; (head -c {half} {file}; sleep 1.5; tail -c +{} {file}) > {pipe} & ",
+        half + 1
+    );
+    for (options, shown) in [
+        ("> /dev/null", true),
+        ("-q > /dev/null", false),
+        ("", false),
+        ("--conn 127.0.0.1:1-127.0.0.1:2 || true", true),
+    ] {
+        let script = format!("{slowly}{tracer} replay {pipe} {options}; wait; rm {pipe}");
+        let output = Command::new("script")
+            .args(["-qec", &script, "/dev/null"])
+            .output()
+            .expect("script");
+        let said = text_of(&output.stdout);
+        assert_eq!(said.contains("replaying: "), shown, "{options}: {said:?}");
+        // What follows has the line to itself.
+        let last = said.rsplit_once("replaying: ").map_or("", |(_, last)| last);
+        assert!(!shown || last.contains(" \r"), "{options}: {said:?}");
+    }
 }

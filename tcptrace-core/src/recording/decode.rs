@@ -45,14 +45,7 @@ fn input(kind: u64, cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<In
         kind::STATE | kind::ACCEPT | kind::MINI | kind::LEFT_OUT | kind::CLOSE | kind::EOF => {
             Input::Kernel(event(kind, cursor, heard)?)
         }
-        kind::LOST => Input::Lost(Loss {
-            ring_full: cursor.number()?,
-            recursion_missed: cursor.number()?,
-            map_full: cursor.number()?,
-            read_faults: cursor.number()?,
-            undecodable: cursor.number()?,
-            mptcp: cursor.number()?,
-        }),
+        kind::LOST => Input::Lost(loss(cursor)?),
         kind::TICK => Input::Tick(time(heard)?),
         kind::SOCKET => Input::Socket(snapshot(cursor, heard)?),
         kind::SWEEP_BEGIN => Input::Sweep(Sweep::Begin { at: time(heard)? }),
@@ -82,6 +75,18 @@ fn input(kind: u64, cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<In
         kind::OVERFLOW => Input::Overflow(overflow(cursor, heard)?),
         kind::END => Input::End(time(heard)?),
         _ => return Err(Bad::Unknown),
+    })
+}
+
+/// Totals of what was lost.
+pub(super) fn loss(cursor: &mut Cursor<'_>) -> Result<Loss, Bad> {
+    Ok(Loss {
+        ring_full: cursor.number()?,
+        recursion_missed: cursor.number()?,
+        map_full: cursor.number()?,
+        read_faults: cursor.number()?,
+        undecodable: cursor.number()?,
+        mptcp: cursor.number()?,
     })
 }
 

@@ -7,8 +7,8 @@ use super::context::{Known, Socket};
 use super::numbers::{kind, of_cause};
 use super::varint::{put, put_bytes, put_delta, put_option};
 use crate::input::{
-    Definition, Event, EventBody, Input, MiniOp, Overflow, SocketSnapshot, StateChange, Sweep,
-    Timer,
+    Definition, Event, EventBody, Input, Loss, MiniOp, Overflow, SocketSnapshot, StateChange,
+    Sweep, Timer,
 };
 use crate::owner::{Actor, Holder};
 use crate::time::Mono;
@@ -56,21 +56,24 @@ fn kind_of(input: &Input) -> u64 {
     }
 }
 
+/// Totals of what was lost.
+pub(super) fn loss(loss: &Loss, out: &mut Vec<u8>) {
+    for total in [
+        loss.ring_full,
+        loss.recursion_missed,
+        loss.map_full,
+        loss.read_faults,
+        loss.undecodable,
+        loss.mptcp,
+    ] {
+        put(out, total);
+    }
+}
+
 fn payload(input: &Input, known: &mut Known, out: &mut Vec<u8>) {
     match input {
         Input::Kernel(event) => self::event(event, known, out),
-        Input::Lost(loss) => {
-            for total in [
-                loss.ring_full,
-                loss.recursion_missed,
-                loss.map_full,
-                loss.read_faults,
-                loss.undecodable,
-                loss.mptcp,
-            ] {
-                put(out, total);
-            }
-        }
+        Input::Lost(lost) => loss(lost, out),
         Input::Tick(at) | Input::End(at) | Input::Sweep(Sweep::Begin { at }) => time(*at, known),
         Input::Socket(snapshot) => self::snapshot(snapshot, known, out),
         Input::Sweep(Sweep::End {

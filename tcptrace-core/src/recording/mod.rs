@@ -12,6 +12,7 @@ mod numbers;
 mod reader;
 mod session;
 mod varint;
+mod within;
 mod writer;
 
 pub use reader::{Item, Reader, Refusal, Tally};

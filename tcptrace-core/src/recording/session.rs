@@ -3,6 +3,9 @@
 
 use super::numbers::{minisockets, of_minisockets};
 use super::varint::{Bad, Cursor, put, put_bytes};
+use super::{decode, encode, within};
+use crate::filter::Filter;
+use crate::input::Loss;
 use crate::state::StateSet;
 use crate::time::{Mono, WallAnchor};
 use crate::tracker::Minisockets;
@@ -18,6 +21,8 @@ pub struct Session {
     pub anchor: WallAnchor,
     /// How the inputs came to be.
     pub capture: Capture,
+    /// What had been lost before this file began.
+    pub lost_before: Loss,
     /// Version of the program that recorded.
     pub program: String,
     /// Name of the machine.
@@ -50,6 +55,9 @@ pub struct Capture {
     pub shown: StateSet,
     /// At this age, ns.
     pub min_age_ns: u64,
+    /// The sockets that were asked for, as far as their ends and their namespace say. What is in it
+    /// of others is not all of what happened to them.
+    pub within: Filter,
 }
 
 /// Facts are numbered; numbers are never given to anything else.
@@ -65,6 +73,8 @@ mod fact {
     pub(super) const SHOWN: u64 = 9;
     pub(super) const MIN_AGE: u64 = 10;
     pub(super) const OVERFLOWS: u64 = 11;
+    pub(super) const LOST_BEFORE: u64 = 12;
+    pub(super) const WITHIN: u64 = 13;
     pub(super) const PROGRAM: u64 = 16;
     pub(super) const HOST: u64 = 17;
     pub(super) const KERNEL: u64 = 18;
@@ -91,6 +101,10 @@ impl Session {
         ] {
             bytes(number, text.as_bytes());
         }
+        let within = within::to_text(&self.capture.within);
+        if !within.is_empty() {
+            bytes(fact::WITHIN, within.as_bytes());
+        }
         let mut anchor = self.anchor.mono.0.to_le_bytes().to_vec();
         anchor.extend(self.anchor.wall_ns.to_le_bytes());
         bytes(fact::ANCHOR, &anchor);
@@ -109,6 +123,11 @@ impl Session {
             let mut text = Vec::new();
             put(&mut text, value);
             bytes(number, &text);
+        }
+        if self.lost_before != Loss::default() {
+            let mut totals = Vec::new();
+            encode::loss(&self.lost_before, &mut totals);
+            bytes(fact::LOST_BEFORE, &totals);
         }
         out
     }
@@ -144,6 +163,8 @@ impl Session {
             fact::SHOWN => capture.shown = states(value)?,
             fact::MIN_AGE => capture.min_age_ns = value.number()?,
             fact::OVERFLOWS => capture.overflows_seen = value.number()? != 0,
+            fact::LOST_BEFORE => self.lost_before = decode::loss(value)?,
+            fact::WITHIN => capture.within = within::of_text(&text(value)?),
             fact::PROGRAM => self.program = text(value)?,
             fact::HOST => self.host = text(value)?,
             fact::KERNEL => self.kernel = text(value)?,

@@ -1,8 +1,8 @@
 //! A recording through the pipeline: what `replay`, `report`, `diff` and `export` share.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tcptrace_core::filter::Filter;
@@ -19,6 +19,7 @@ use crate::options::{Excerpt, Terminal};
 use crate::pace::Pace;
 use crate::pipeline::{Pipeline, Sink};
 use crate::source::replay::{Missing, Recording, Step};
+use crate::status::{StatusLine, size_text};
 
 /// What a replay fills.
 pub(super) trait Shown: Sink {
@@ -27,6 +28,11 @@ pub(super) trait Shown: Sink {
 
     /// A part of the recording is missing here.
     fn gap(&mut self);
+
+    /// Whether it prints before the end: a status line on the same terminal would disturb.
+    fn prints_meanwhile(&self) -> bool {
+        true
+    }
 }
 
 /// What is left of a replay when it has ended.
@@ -73,17 +79,22 @@ async fn run<S: Shown>(
 ) -> anyhow::Result<Option<Played<S>>> {
     let mut end = End::new()?;
     let session = recording.session();
+    let ticks = !ticks_fit(&session.capture, &tracker.filter);
+    let mut tracker = Tracker::new(tracker);
+    tracker.lost_before(session.lost_before);
     let of = |moment: &Moment| moment.of(session.anchor, &excerpt.zone);
     let mut replay = Running {
-        ticks: !ticks_fit(&session.capture, &tracker.filter),
+        ticks,
         dumping: false,
-        pipeline: Pipeline::new(None, Tracker::new(tracker), sink),
+        pipeline: Pipeline::new(None, tracker, sink),
         from: excerpt.from.as_ref().map(of),
         to: excerpt.to.as_ref().map(of),
         pace: excerpt.speed.map(Pace::new),
         past: false,
         ended: false,
     };
+    let mut status = status(terminal, excerpt, replay.pipeline.sink().prints_meanwhile());
+    let began = Instant::now();
     let mut inputs = Vec::new();
     let mut interrupted = false;
     let mut gaps = 0;
@@ -109,25 +120,52 @@ async fn run<S: Shown>(
             if replay.past || interrupted {
                 break;
             }
-            replay.feed(input).context(WRITE)?;
+            replay.feed(input);
         }
         if !replay.pipeline.pause().context(WRITE)? {
             return Ok(None);
         }
+        status.renew(|_| progress_text(recording.progress(), began.elapsed()));
     }
+    drop(status);
     let missing = recording.missing();
     for note in notes(missing) {
         terminal.notice(&note);
         let note = Definition::Note(Arc::from(note));
-        replay.pipeline.feed(&Input::Define(note)).context(WRITE)?;
+        replay.pipeline.feed(&Input::Define(note));
     }
-    replay.end().context(WRITE)?;
+    replay.end();
+    if !replay.pipeline.pause().context(WRITE)? {
+        return Ok(None);
+    }
     let (tracker, sink, _) = replay.pipeline.into_parts();
     Ok(Some(Played {
         tracker,
         sink,
         missing,
     }))
+}
+
+/// A line that tells how far a replay is which takes its time, unless that is meant.
+fn status(terminal: &Terminal, excerpt: &Excerpt, prints_meanwhile: bool) -> StatusLine {
+    let in_the_way = prints_meanwhile && io::stdout().is_terminal();
+    let wanted = !terminal.quiet && excerpt.speed.is_none() && !in_the_way;
+    StatusLine::new(wanted && io::stderr().is_terminal())
+}
+
+/// `replaying: 34 %, 12.0 MiB of 35.2 MiB, 3 s left`.
+fn progress_text((read, length): (u64, Option<u64>), elapsed: Duration) -> String {
+    let Some(length) = length.filter(|length| *length > 0 && read > 0) else {
+        return format!("replaying: {}", size_text(read));
+    };
+    let done = read.min(length) as f64 / length as f64;
+    let left = elapsed.as_secs_f64() * (1.0 - done) / done;
+    format!(
+        "replaying: {:.0} %, {} of {}, {left:.0} s left",
+        100.0 * done,
+        size_text(read),
+        size_text(length)
+    )
 }
 
 /// Whether the ticks of the recording are those that are owed here.
@@ -185,57 +223,74 @@ impl<S: Shown> Running<S> {
         }
     }
 
-    fn feed(&mut self, input: &Input) -> io::Result<()> {
+    fn feed(&mut self, input: &Input) {
         if let Some(at) = input.at() {
             if let Some(to) = self.to.filter(|to| at > *to) {
-                self.ticks_before(to)?;
+                self.ticks_before(to);
                 (self.past, self.ended) = (true, true);
-                return self.pipeline.feed(&Input::End(to));
+                self.pipeline.feed(&Input::End(to));
+                return;
             }
             match input {
                 Input::Sweep(sweep) => self.dumping = matches!(sweep, Sweep::Begin { .. }),
                 // What is looked up for a socket follows its row.
                 Input::Socket(_) => {}
                 _ if self.dumping => {}
-                _ => self.ticks_before(at)?,
+                _ => self.ticks_before(at),
             }
             if self.from.is_some_and(|from| at >= from) {
-                self.begin()?;
+                self.begin();
             }
         }
         self.ended |= matches!(input, Input::End(_));
-        self.pipeline.feed(input)
+        self.pipeline.feed(input);
     }
 
     /// What is shown begins here.
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self) {
         let Some(from) = self.from.take() else {
-            return Ok(());
+            return;
         };
         self.pipeline.restart(from);
         self.pipeline.sink().open(from);
-        self.pipeline.feed(&Input::Tick(from))
+        self.pipeline.feed(&Input::Tick(from));
     }
 
-    fn ticks_before(&mut self, at: Mono) -> io::Result<()> {
+    fn ticks_before(&mut self, at: Mono) {
         while self.ticks
             && let Some(owed) = self.pipeline.tracker().next_deadline()
             && owed < at
         {
-            self.pipeline.feed(&Input::Tick(owed))?;
+            self.pipeline.feed(&Input::Tick(owed));
         }
-        Ok(())
     }
 
     /// Nothing follows. A recording that has an end has said so itself.
-    fn end(&mut self) -> io::Result<()> {
-        self.begin()?;
-        match self.ended {
-            true => Ok(()),
-            false => {
-                let now = self.pipeline.tracker().now();
-                self.pipeline.feed(&Input::End(now))
-            }
+    fn end(&mut self) {
+        self.begin();
+        if !self.ended {
+            let now = self.pipeline.tracker().now();
+            self.pipeline.feed(&Input::End(now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_what_is_known() {
+        let text = |read, length| progress_text((read, length), Duration::from_secs(2));
+        let (read, length) = (12 << 20, 36 << 20);
+        assert_eq!(
+            text(read, Some(length)),
+            "replaying: 33 %, 12.0 MiB of 36.0 MiB, 4 s left"
+        );
+        assert_eq!(text(read, None), "replaying: 12.0 MiB");
+        assert_eq!(text(0, Some(length)), "replaying: 0 B");
+        // It grows while it is read.
+        let more = text(length, Some(read));
+        assert_eq!(more, "replaying: 100 %, 36.0 MiB of 12.0 MiB, 0 s left");
     }
 }

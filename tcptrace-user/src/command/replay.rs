@@ -142,6 +142,10 @@ impl Shown for Story {
     fn gap(&mut self) {
         self.timeline.gap();
     }
+
+    fn prints_meanwhile(&self) -> bool {
+        false
+    }
 }
 
 impl Sink for Story {

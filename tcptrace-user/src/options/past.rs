@@ -40,6 +40,15 @@ impl Excerpt {
             strict: typed.strict,
         }
     }
+
+    /// All of it.
+    pub(super) fn whole(strict: bool) -> Excerpt {
+        Excerpt::resolve(cli::Excerpt {
+            from: None,
+            to: None,
+            strict,
+        })
+    }
 }
 
 /// What is asked of a recording.
@@ -47,6 +56,8 @@ impl Excerpt {
 pub(crate) struct Question {
     /// States that were asked for; empty: those that were shown when it was recorded.
     asked: StateSet,
+    /// States that are wanted besides.
+    also: StateSet,
     /// Which sockets, whatever their state.
     filter: Filter,
     /// The least age that was asked for, ns; `None`: that of the recording.
@@ -65,11 +76,17 @@ impl Question {
     ) -> Result<Question, Usage> {
         Ok(Question {
             asked: states(&filters.state),
+            also: StateSet::EMPTY,
             min_age_ns: filters.min_age,
             filter: filter_elsewhere(filters)?,
             transitions,
             by,
         })
+    }
+
+    /// The same, with stays in these states, too.
+    pub(super) fn with(self, also: StateSet) -> Question {
+        Question { also, ..self }
     }
 
     /// As a live run with these options would have it.
@@ -82,7 +99,7 @@ impl Question {
             filter: Filter {
                 states,
                 min_age_ns: self.min_age_ns.unwrap_or(capture.min_age_ns),
-                ..self.filter.clone()
+                ..self.filter_within(capture)
             },
             transitions,
             by: self.by.clone(),
@@ -99,7 +116,7 @@ impl Question {
         tracker::Options {
             filter: Filter {
                 states: StateSet::EMPTY,
-                ..self.filter.clone()
+                ..self.filter_within(capture)
             },
             ..all_of(capture)
         }
@@ -117,10 +134,23 @@ impl Question {
         })
     }
 
+    /// Not more than was recorded: of other sockets there are parts only.
+    fn filter_within(&self, capture: &Capture) -> Filter {
+        let within = Some(&capture.within).filter(|within| **within != Filter::default());
+        Filter {
+            within: within.cloned().map(Box::new),
+            ..self.filter.clone()
+        }
+    }
+
     /// What of the recording is shown: the states, and the transitions.
     fn states(&self, capture: &Capture) -> Result<(StateSet, StateSet), Usage> {
         let held = capture.states;
-        let missing = self.asked.iter().filter(|s| !held.contains(*s));
+        let mut wanted = dwelt_in(self.asked).union(dwelt_in(self.also));
+        if self.transitions {
+            wanted = wanted.union(self.asked);
+        }
+        let missing = wanted.iter().filter(|s| !held.contains(*s));
         let missing = missing.fold(StateSet::EMPTY, StateSet::with);
         if !missing.is_empty() {
             return Err(Usage::new(
@@ -132,6 +162,7 @@ impl Question {
             true => capture.shown,
             false => dwelt_in(self.asked),
         };
+        let shown = shown.union(dwelt_in(self.also));
         let transitions = both(transitions(self.transitions, self.asked), held);
         match shown.is_empty() && transitions.is_empty() {
             true => Err(nothing_lingers(self.asked.union(held))),

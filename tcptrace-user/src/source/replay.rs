@@ -20,6 +20,10 @@ pub(crate) struct Recording {
     parts: VecDeque<Part>,
     missing: Missing,
     buffer: Vec<u8>,
+    /// Bytes of the parts that were read whole.
+    read: u64,
+    /// Bytes of all parts, if that is known.
+    length: Option<u64>,
 }
 
 /// What of a recording is not there.
@@ -48,6 +52,9 @@ pub(crate) enum Step {
 struct Part {
     name: String,
     file: Box<dyn Read>,
+    /// Its bytes, if that is known, and how many of them were read.
+    length: Option<u64>,
+    read: u64,
     reader: Reader,
     session: Session,
     ending: Option<Ending>,
@@ -78,6 +85,7 @@ impl Recording {
             }
         }
         let parts = VecDeque::from(parts);
+        let length = parts.iter().map(|part| part.length).sum();
         let session = parts.front().map(|part| part.session.clone());
         Ok(Recording {
             // One file at least was typed.
@@ -85,12 +93,20 @@ impl Recording {
             parts,
             missing,
             buffer,
+            read: 0,
+            length,
         })
     }
 
     /// How it was taken.
     pub(crate) fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// How many bytes were read, and how many there are, if that is known.
+    pub(crate) fn progress(&self) -> (u64, Option<u64>) {
+        let read = self.parts.front().map_or(0, |part| part.read);
+        (self.read + read, self.length)
     }
 
     /// What is missing of what was read so far.
@@ -120,7 +136,9 @@ impl Recording {
                     // A torn tail has been counted.
                     self.missing.gaps += u64::from(tally.lost_bytes == 0);
                 }
-                self.parts.pop_front();
+                if let Some(part) = self.parts.pop_front() {
+                    self.read += part.read;
+                }
                 Ok(match self.parts.is_empty() {
                     true => Step::Done,
                     false => Step::More,
@@ -167,13 +185,20 @@ impl Part {
                 "`tcptrace record` writes recordings",
             )
         };
-        let file: Box<dyn Read> = match path == Path::new("-") {
-            true => Box::new(io::stdin()),
-            false => Box::new(File::open(path).map_err(cannot_open)?),
+        let (file, length): (Box<dyn Read>, _) = match path == Path::new("-") {
+            true => (Box::new(io::stdin()), None),
+            false => {
+                let file = File::open(path).map_err(cannot_open)?;
+                // A pipe has a name, too, and no length.
+                let regular = file.metadata().ok().filter(|meta| meta.is_file());
+                (Box::new(file), regular.map(|meta| meta.len()))
+            }
         };
         let mut part = Part {
             name,
             file,
+            length,
+            read: 0,
             reader: Reader::new(),
             session: Session::default(),
             ending: None,
@@ -186,16 +211,35 @@ impl Part {
                     return Ok(part);
                 }
                 Item::Gap | Item::More => {}
-                // Both copies of what it begins with are gone.
+                // Both copies of what it begins with are gone, or were never there.
                 Item::Inputs | Item::End(_) | Item::Done => {
-                    return Err(Failure {
-                        what: format!("{} has lost its beginning", part.name),
-                        fix: "nothing in it says how it was taken: it cannot be replayed"
-                            .to_owned(),
-                    }
-                    .into());
+                    return Err(part.without_beginning().into());
                 }
             }
+        }
+    }
+
+    /// Why it cannot be replayed, which does not say how it was taken.
+    fn without_beginning(&self) -> Failure {
+        let name = &self.name;
+        let tally = self.reader.tally();
+        let (what, fix) = match (self.reader.is_cut(), tally == Tally::default()) {
+            (true, _) => (
+                format!("{name} was cut before its first block was whole"),
+                "nothing of it can be read: what the tracer took is lost, or in another copy",
+            ),
+            (false, true) => (
+                format!("{name} is empty"),
+                "nothing was written to it: give the file of a tracer that has begun",
+            ),
+            (false, false) => (
+                format!("{name} has lost its beginning"),
+                "nothing in it says how it was taken: it cannot be replayed",
+            ),
+        };
+        Failure {
+            what,
+            fix: fix.to_owned(),
         }
     }
 
@@ -210,7 +254,10 @@ impl Part {
             match item {
                 Item::More => match self.file.read(buffer) {
                     Ok(0) => self.reader.finish(),
-                    Ok(length) => self.reader.push(&buffer[..length]),
+                    Ok(length) => {
+                        self.read += length as u64;
+                        self.reader.push(&buffer[..length]);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         let name = &self.name;
