@@ -1,11 +1,14 @@
 //! Whatever comes, in whatever order: the tracker survives it and its totals balance.
 
 use proptest::prelude::*;
+use prost::Message;
 use tcptrace_core::cause::Cause;
 use tcptrace_core::change::Change;
+use tcptrace_core::export::{Csv, Exporter, Format, Hlog, JsonLines, Pcapng, Perfetto};
 use tcptrace_core::filter::Filter;
 use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder};
+use tcptrace_core::recording::Session;
 use tcptrace_core::state::{ALL, StateSet, TcpState};
 use tcptrace_core::time::Mono;
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
@@ -255,4 +258,94 @@ proptest! {
         };
         prop_assert_eq!(run(), run());
     }
+}
+
+proptest! {
+    // An interval log packs many histograms.
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn exports_take_whatever_comes(
+        steps in prop::collection::vec((step(), 0u64..5_000), 0..120),
+        polled in any::<bool>(),
+    ) {
+        let inputs = inputs(&steps);
+        twice(JsonLines::default, &inputs, polled);
+        twice(Csv::default, &inputs, polled);
+        twice(|| Hlog::new(StateSet::all(), 1_000_000_000), &inputs, polled);
+        twice(Pcapng::default, &inputs, polled);
+        slices_nest(&twice(Perfetto::default, &inputs, polled));
+    }
+}
+
+/// The same inputs give the same bytes.
+#[track_caller]
+fn twice<F: Format>(format: impl Fn() -> F, inputs: &[Input], polled: bool) -> Vec<u8> {
+    let bytes = exported(format(), inputs, polled);
+    assert!(bytes == exported(format(), inputs, polled));
+    bytes
+}
+
+fn exported(format: impl Format, inputs: &[Input], polled: bool) -> Vec<u8> {
+    let mut tracker = tracker(StateSet::EMPTY, 0, polled);
+    let (mut changes, mut out) = (Vec::new(), Vec::new());
+    let mut exporter = Exporter::new(format, &Session::default(), true, &mut out).expect("a start");
+    for input in inputs {
+        exporter.input(input, &mut out);
+        tracker.apply(input, &mut changes);
+        for change in changes.drain(..) {
+            exporter.change(&change, &mut out).expect("a change");
+        }
+        exporter.tidy(&tracker, &mut out).expect("forgotten ones");
+    }
+    let summary = tracker.summary();
+    exporter.end(&tracker, &summary, &mut out).expect("an end");
+    out
+}
+
+/// On every track lie connections one behind the other, with states in them one behind the other.
+#[track_caller]
+fn slices_nest(trace: &[u8]) {
+    let mut events: Vec<(u64, u64, i32)> = Trace::decode(trace)
+        .expect("a trace")
+        .packets
+        .into_iter()
+        .filter_map(|packet| Some((packet.timestamp, packet.event?)))
+        .map(|(at, event)| (at, event.track, event.kind))
+        .collect();
+    events.sort_by_key(|(at, ..)| *at);
+    let mut depths = std::collections::BTreeMap::new();
+    for (at, track, kind) in events {
+        let depth = depths.entry(track).or_insert(0);
+        *depth += match kind {
+            1 => 1,
+            2 => -1,
+            _ => 0,
+        };
+        assert!((0..=2).contains(depth), "{depth} deep on {track} at {at}");
+    }
+    assert!(depths.values().all(|depth| *depth != 1));
+}
+
+/// What of Perfetto's messages tells of slices.
+#[derive(Clone, PartialEq, Message)]
+struct Trace {
+    #[prost(message, repeated, tag = "1")]
+    packets: Vec<Packet>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Packet {
+    #[prost(uint64, tag = "8")]
+    timestamp: u64,
+    #[prost(message, optional, tag = "11")]
+    event: Option<TrackEvent>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TrackEvent {
+    #[prost(int32, tag = "9")]
+    kind: i32,
+    #[prost(uint64, tag = "11")]
+    track: u64,
 }

@@ -21,6 +21,9 @@ use crate::tracker::Tracker;
 /// stays open behind its end, ns.
 const LATE: u64 = 1_000_000_000;
 
+/// What readers in other languages can count, ns.
+const LONGEST: u64 = i64::MAX as u64 >> 1;
+
 /// 3 significant digits, like every percentile that tcptrace prints.
 const DIGITS: u8 = 3;
 
@@ -130,7 +133,7 @@ impl Format for Hlog {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Histogram::new(DIGITS).map_err(io::Error::other)?),
         };
-        histogram.record(ns).map_err(io::Error::other)
+        histogram.record(ns.min(LONGEST)).map_err(io::Error::other)
     }
 
     fn end(&mut self, _: &Tracker, _: &Summary, out: &mut Vec<u8>) -> io::Result<()> {

@@ -117,7 +117,12 @@ impl Format for Perfetto {
             return Ok(());
         }
         let view = step.view;
-        let known = self.lives.remove(&view.id).filter(|_| !step.begins());
+        let mut known = self.lives.remove(&view.id);
+        if step.begins()
+            && let Some(life) = known.take()
+        {
+            self.unfollowed(life, view.at, out);
+        }
         let mut life = known.unwrap_or_else(|| Life::of(view));
         let at = view.at.max(life.since);
         if step.begins() {

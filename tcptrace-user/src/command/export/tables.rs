@@ -186,7 +186,12 @@ impl Format for Tables {
         if step.is_of_listener() || view.state == step.next {
             return Ok(());
         }
-        let known = self.lives.remove(&view.id).filter(|_| !step.begins());
+        let mut known = self.lives.remove(&view.id);
+        if step.begins()
+            && let Some(life) = known.take()
+        {
+            self.connection(&life, None)?;
+        }
         let mut life = known.unwrap_or_else(|| Life::of(view));
         life.moved(step);
         match step.next {
