@@ -64,7 +64,7 @@ proptest! {
             let last = report.series.open(line.state).last().copied();
             prop_assert_eq!(last, Some(line.open), "{:?}", line.state);
         }
-        let lost: u64 = report.series.points.iter().map(|point| point.lost).sum();
+        let lost = report.series.lost();
         let completeness = &report.summary.completeness;
         let total = [
             completeness.ring_full,

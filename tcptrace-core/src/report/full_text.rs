@@ -191,9 +191,13 @@ fn curves(series: &Series, terminal: Option<usize>) -> Vec<String> {
             curves.push((state.name(), open, text));
         }
     }
-    let lost: Vec<u64> = series.points.iter().map(|p| p.lost + p.gaps).collect();
+    let lost: Vec<u64> = series
+        .points
+        .iter()
+        .map(|p| p.lost.saturating_add(p.gaps))
+        .collect();
     if lost.iter().any(|n| *n > 0) {
-        let events: u64 = series.points.iter().map(|p| p.lost).sum();
+        let events = series.lost();
         let gaps: u64 = series.points.iter().map(|p| p.gaps).sum();
         let text = match (events, gaps) {
             (0, gaps) => format!("gaps in the recording: {gaps}"),

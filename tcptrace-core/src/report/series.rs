@@ -118,6 +118,12 @@ impl Series {
         whole.min(self.ended.since(self.began))
     }
 
+    /// Events that were lost in all.
+    pub fn lost(&self) -> u64 {
+        let each = self.points.iter().map(|point| point.lost);
+        each.fold(0, u64::saturating_add)
+    }
+
     /// Open sockets of one of the states, point by point.
     pub fn open(&self, state: TcpState) -> Vec<u64> {
         let index = self.states.iter().position(|s| *s == state);
@@ -138,7 +144,8 @@ impl Series {
 
     fn take_loss(&mut self, tracker: &Tracker) {
         let lost = tracker.loss().total();
-        self.now.lost += lost.saturating_sub(self.lost);
+        let more = lost.saturating_sub(self.lost);
+        self.now.lost = self.now.lost.saturating_add(more);
         self.lost = lost;
     }
 
@@ -150,11 +157,11 @@ impl Series {
             match points.next() {
                 Some(second) => self.points.push(Point {
                     open: second.open,
-                    lost: first.lost + second.lost,
+                    lost: first.lost.saturating_add(second.lost),
                     gaps: first.gaps + second.gaps,
                 }),
                 None => {
-                    self.now.lost += first.lost;
+                    self.now.lost = self.now.lost.saturating_add(first.lost);
                     self.now.gaps += first.gaps;
                 }
             }
@@ -260,7 +267,7 @@ mod tests {
             run.lose(5);
             let series = run.end(end);
             assert!(series.points.len() <= MAX_POINTS, "{end}");
-            assert_eq!(series.points.iter().map(|p| p.lost).sum::<u64>(), 5);
+            assert_eq!(series.lost(), 5);
             let last = series.points.len() - 1;
             assert_eq!(series.offset_ns(last), end - S, "{end}");
         }
