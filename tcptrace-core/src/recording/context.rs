@@ -4,7 +4,9 @@
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::columns::Columns;
+use super::columns::{Column, Columns};
+use super::ports::Ports;
+use super::times;
 use crate::owner::Actor;
 use crate::tuple::Tuple;
 
@@ -70,13 +72,14 @@ impl Socket {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) columns: Columns,
-    pub(super) at: u64,
+    pub(super) times: times::Writer,
     /// The cookie and the address that were told last.
     pub(super) cookie: u64,
     pub(super) address: u64,
     /// The numbers of shapes, by their descriptions.
     pub(super) shapes: Map<Box<[u8]>, u64>,
     pub(super) sockets: Sockets,
+    pub(super) ports: Ports,
     pub(super) ips: Numbered<IpAddr>,
     pub(super) namespaces: Numbered<Option<u32>>,
     pub(super) tasks: Numbered<Actor>,
@@ -85,10 +88,18 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Forgets everything: a new block begins.
-    pub(super) fn clear(&mut self) {
+    /// The payload of the block; a new one begins.
+    pub(super) fn finish(&mut self) -> Vec<u8> {
+        self.times.finish(self.columns.of(Column::Times));
+        let payload = self.columns.payload();
+        self.clear();
+        payload
+    }
+
+    fn clear(&mut self) {
         self.columns.clear();
-        (self.at, self.cookie, self.address) = (0, 0, 0);
+        (self.cookie, self.address) = (0, 0);
+        self.ports = Ports::default();
         self.shapes.clear();
         self.sockets.clear();
         self.ips.0.clear();

@@ -254,8 +254,7 @@ fn alone(kind: u64, known: &mut Known, fields: impl FnOnce(&mut Vec<u8>)) -> Res
 }
 
 fn time(at: Mono, known: &mut Known) {
-    put_delta(known.columns.of(Column::Times), at.0, known.at);
-    known.at = at.0;
+    known.times.put(at.0, known.columns.of(Column::Times));
 }
 
 /// A socket whose address is not known.
@@ -302,8 +301,7 @@ fn socket(socket: Socket, known: &mut Known) {
             self::ip(end.ip(), known);
         }
         if differs & port != 0 {
-            let ports = known.columns.of(Column::Ports);
-            ports.extend_from_slice(&end.port().to_le_bytes());
+            self::port(end.port(), known);
         }
     }
     if differs & differs::NAMESPACE != 0 {
@@ -315,6 +313,16 @@ fn socket(socket: Socket, known: &mut Known) {
         }
     }
     known.sockets.push(socket);
+}
+
+fn port(port: u16, known: &mut Known) {
+    let back = known.ports.back(port);
+    known.columns.of(Column::Places).push(back.unwrap_or(0));
+    if back.is_none() {
+        known.ports.push(port);
+        let ports = known.columns.of(Column::Ports);
+        ports.extend_from_slice(&port.to_le_bytes());
+    }
 }
 
 fn ip(ip: IpAddr, known: &mut Known) {

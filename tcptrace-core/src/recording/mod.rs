@@ -10,8 +10,10 @@ mod context;
 mod decode;
 mod encode;
 mod numbers;
+mod ports;
 mod reader;
 mod session;
+mod times;
 mod varint;
 mod writer;
 

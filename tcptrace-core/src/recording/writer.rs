@@ -73,11 +73,10 @@ impl Writer {
         if self.open_records == 0 {
             return;
         }
-        let payload = self.known.columns.payload();
+        let payload = self.known.finish();
         block::put(kind::COLUMNS, self.number, self.open_records, &payload, out);
         self.number += 1;
         self.open_records = 0;
-        self.known.clear();
     }
 
     /// Ends the file: what is left is appended to `out`.

@@ -133,7 +133,7 @@ fn what_a_later_minor_version_adds_to_columns_is_passed() {
     let payload = columns(&[
         &[0, 0, 0, 1, 0, 0, 2, 3],
         // 5, 5, 6, then 1 more each.
-        &[10, 0, 2, 2, 2, 2, 2],
+        &[0x51, 0x00, 0x11, 0x10, 0x01, 0x11, 0x10, 0x01, 0x11, 0x00],
         &[0, 3, 1, 0, 1, 0],
         // Of the second event on: the newest, one back.
         &[0, 1, 1, 1, 1, 1],
@@ -141,7 +141,7 @@ fn what_a_later_minor_version_adds_to_columns_is_passed() {
         &[16],
         // 0x100, rotated by 3, in zigzag.
         &[64],
-        &[1, 1],
+        &[1, 0, 1, 0],
         &[1, 0, 2, 0],
         // send_q, send_q, a descriptor of the record that is skipped, and again.
         &[7, 9, 4, 5],

@@ -10,6 +10,8 @@ use crate::owner::Actor;
 use crate::recording::columns::{Column, Rest};
 use crate::recording::context::{Socket, differs};
 use crate::recording::numbers::{self, kind};
+use crate::recording::ports::Ports;
+use crate::recording::times;
 use crate::recording::varint::{Bad, Cursor};
 use crate::state::TcpState;
 use crate::time::Mono;
@@ -21,37 +23,42 @@ use crate::time::Mono;
 /// If the bytes break the format. The inputs before that place have been appended.
 pub(in crate::recording) fn decode(block: &[u8], inputs: &mut Vec<Input>) -> Result<u64, Bad> {
     let mut shapes: Vec<Shape> = Vec::new();
+    let mut rest = Rest::of(block)?;
     let mut heard = Heard {
-        rest: Rest::of(block)?,
+        times: times::Reader::new(rest.at(Column::Times).all()),
+        rest,
         ..Heard::default()
     };
     let mut skipped = 0;
     while !heard.rest.at(Column::Shapes).is_empty() {
         let number = heard.rest.at(Column::Shapes).number()?;
-        let read = match number {
+        let known = match number {
             0 => {
                 let records = heard.rest.at(Column::Records);
                 let kind = records.number()?;
                 let mut fields = Cursor::new(records.bytes()?);
                 match shape(kind, &mut fields, &mut heard)? {
                     Some(shape) => {
-                        let read = heard.shaped(&shape);
+                        let known = heard.shaped(&shape, inputs)?;
                         shapes.push(shape);
-                        read
+                        known
                     }
-                    None => heard.alone(kind, &mut fields),
+                    None => match heard.alone(kind, &mut fields) {
+                        Ok(input) => {
+                            inputs.push(input);
+                            true
+                        }
+                        Err(Bad::Unknown) => false,
+                        Err(Bad::Malformed) => return Err(Bad::Malformed),
+                    },
                 }
             }
             number => {
                 let place = usize::try_from(number - 1).map_err(|_| Bad::Malformed)?;
-                heard.shaped(shapes.get(place).ok_or(Bad::Malformed)?)
+                heard.shaped(shapes.get(place).ok_or(Bad::Malformed)?, inputs)?
             }
         };
-        match read {
-            Ok(input) => inputs.push(input),
-            Err(Bad::Unknown) => skipped += 1,
-            Err(Bad::Malformed) => return Err(Bad::Malformed),
-        }
+        skipped += u64::from(!known);
     }
     Ok(skipped)
 }
@@ -60,7 +67,7 @@ pub(in crate::recording) fn decode(block: &[u8], inputs: &mut Vec<Input>) -> Res
 struct Shape {
     /// It has values that this version does not know.
     unknown: bool,
-    /// Which numbers each record has of its own.
+    /// Each record has its own.
     recv_q: bool,
     send_q: bool,
     body: Body,
@@ -68,7 +75,7 @@ struct Shape {
 
 /// What is not of the shape stands empty.
 enum Body {
-    Event(EventBody),
+    Event(Event),
     /// And the number of its timer.
     Row(SocketSnapshot, u8),
 }
@@ -84,12 +91,21 @@ fn shape(kind: u64, fields: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<Op
         })
     };
     let (mut recv_q, mut send_q) = (Some(0), Some(0));
+    let event = |body| {
+        Body::Event(Event {
+            at: Mono(0),
+            cpu: 0,
+            cookie: 0,
+            sk: 0,
+            body,
+        })
+    };
     let body = match kind {
         kind::STATE => {
             let (old, new) = (state(fields.byte()?), state(fields.byte()?));
             let (flags, err) = (fields.u16()?, fields.u32()?);
             (recv_q, send_q) = (fields.option()?, fields.option()?);
-            Body::Event(EventBody::State(StateChange {
+            event(EventBody::State(StateChange {
                 tuple,
                 old,
                 new,
@@ -100,7 +116,7 @@ fn shape(kind: u64, fields: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<Op
                 actor: heard.task_if_any(fields)?,
             }))
         }
-        kind::ACCEPT => Body::Event(EventBody::Accept {
+        kind::ACCEPT => event(EventBody::Accept {
             tuple,
             actor: heard.task(fields)?,
             fd: None,
@@ -126,18 +142,18 @@ fn shape(kind: u64, fields: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<Op
                     MiniOp::Segment
                 }
             };
-            Body::Event(EventBody::Mini {
+            event(EventBody::Mini {
                 tuple,
                 substate,
                 op,
             })
         }
-        kind::LEFT_OUT => Body::Event(EventBody::LeftOut),
-        kind::CLOSE => Body::Event(EventBody::Close {
+        kind::LEFT_OUT => event(EventBody::LeftOut),
+        kind::CLOSE => event(EventBody::Close {
             actor: heard.task(fields)?,
             exiting: fields.byte()? != 0,
         }),
-        kind::EOF => Body::Event(EventBody::Eof {
+        kind::EOF => event(EventBody::Eof {
             actor: heard.task(fields)?,
         }),
         kind::SOCKET => {
@@ -185,67 +201,79 @@ fn shape(kind: u64, fields: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<Op
 #[derive(Default)]
 struct Heard<'a> {
     rest: Rest<'a>,
-    at: u64,
+    times: times::Reader<'a>,
     cookie: u64,
     address: u64,
     sockets: Vec<Socket>,
+    ports: Ports,
     ips: Vec<IpAddr>,
     namespaces: Vec<Option<u32>>,
     tasks: Vec<Actor>,
 }
 
 impl Heard<'_> {
-    /// The next record of this shape.
-    fn shaped(&mut self, shape: &Shape) -> Result<Input, Bad> {
-        let at = self.time()?;
-        let input = match &shape.body {
-            Body::Event(body) => {
-                let cpu = self.rest.at(Column::Cpus).u32()?;
-                let socket = self.socket()?;
-                let mut event = Event {
-                    at,
-                    cpu,
-                    cookie: socket.cookie,
-                    sk: socket.sk,
-                    body: *body,
-                };
-                match &mut event.body {
-                    EventBody::State(change) => {
-                        change.tuple = socket.tuple;
-                        self.queues(shape, &mut change.recv_q, &mut change.send_q)?;
-                    }
-                    EventBody::Accept { tuple, fd, .. } => {
-                        *tuple = socket.tuple;
-                        *fd = self.rest.at(Column::Numbers).option()?;
-                    }
-                    EventBody::Mini { tuple, .. } => *tuple = socket.tuple,
-                    EventBody::LeftOut | EventBody::Close { .. } | EventBody::Eof { .. } => {}
-                }
-                Input::Kernel(event)
-            }
-            Body::Row(row, timer) => {
-                let socket = self.socket()?;
-                let mut row = SocketSnapshot {
-                    at,
-                    cookie: socket.cookie,
-                    tuple: socket.tuple,
-                    ..*row
-                };
-                self.queues(shape, &mut row.recv_q, &mut row.send_q)?;
-                let numbers = self.rest.at(Column::Numbers);
-                row.inode = numbers.u32()?;
-                row.last_ack_recv_ms = numbers.option()?;
-                row.last_data_recv_ms = numbers.option()?;
-                row.last_data_sent_ms = numbers.option()?;
-                let left_ms = self.rest.at(Column::Timers).u32()?;
-                row.timer = numbers::timer(*timer, left_ms).unwrap_or(Timer::Off);
-                Input::Socket(row)
-            }
-        };
-        match shape.unknown {
-            false => Ok(input),
-            true => Err(Bad::Unknown),
+    /// Appends the next record of this shape; false: this version does not know it.
+    fn shaped(&mut self, shape: &Shape, inputs: &mut Vec<Input>) -> Result<bool, Bad> {
+        match &shape.body {
+            Body::Event(event) => inputs.push(Input::Kernel(*event)),
+            Body::Row(row, _) => inputs.push(Input::Socket(*row)),
         }
+        match (inputs.last_mut(), &shape.body) {
+            (Some(Input::Kernel(event)), _) => self.event(shape, event)?,
+            (Some(Input::Socket(row)), Body::Row(_, timer)) => self.row(shape, *timer, row)?,
+            _ => {}
+        }
+        if shape.unknown {
+            inputs.pop();
+        }
+        Ok(!shape.unknown)
+    }
+
+    /// What an event has of its own.
+    fn event(&mut self, shape: &Shape, event: &mut Event) -> Result<(), Bad> {
+        event.at = self.time()?;
+        event.cpu = self.rest.at(Column::Cpus).u32()?;
+        let socket = self.socket()?;
+        (event.cookie, event.sk) = (socket.cookie, socket.sk);
+        match &mut event.body {
+            EventBody::State(change) => {
+                change.tuple = socket.tuple;
+                self.queues(shape, &mut change.recv_q, &mut change.send_q)?;
+            }
+            EventBody::Accept { tuple, fd, .. } => {
+                *tuple = socket.tuple;
+                *fd = self.rest.at(Column::Numbers).option()?;
+            }
+            EventBody::Mini { tuple, .. } => *tuple = socket.tuple,
+            EventBody::LeftOut | EventBody::Close { .. } | EventBody::Eof { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// What a socket of a dump has of its own.
+    fn row(&mut self, shape: &Shape, timer: u8, row: &mut SocketSnapshot) -> Result<(), Bad> {
+        row.at = self.time()?;
+        let socket = self.socket()?;
+        (row.cookie, row.tuple) = (socket.cookie, socket.tuple);
+        self.queues(shape, &mut row.recv_q, &mut row.send_q)?;
+        let numbers = self.rest.at(Column::Numbers);
+        row.inode = numbers.u32()?;
+        row.last_ack_recv_ms = numbers.option()?;
+        row.last_data_recv_ms = numbers.option()?;
+        row.last_data_sent_ms = numbers.option()?;
+        let left_ms = self.rest.at(Column::Timers).u32()?;
+        row.timer = numbers::timer(timer, left_ms).unwrap_or(Timer::Off);
+        Ok(())
+    }
+
+    /// The lengths of the queues that are not of the shape.
+    fn queues(&mut self, shape: &Shape, recv_q: &mut u32, send_q: &mut u32) -> Result<(), Bad> {
+        for (own, queue) in [(shape.recv_q, recv_q), (shape.send_q, send_q)] {
+            if own {
+                *queue = self.rest.at(Column::Numbers).u32()?;
+            }
+        }
+        Ok(())
     }
 
     /// A record without a shape.
@@ -274,18 +302,7 @@ impl Heard<'_> {
     }
 
     fn time(&mut self) -> Result<Mono, Bad> {
-        self.at = self.rest.at(Column::Times).delta(self.at)?;
-        Ok(Mono(self.at))
-    }
-
-    fn queues(&mut self, shape: &Shape, recv_q: &mut u32, send_q: &mut u32) -> Result<(), Bad> {
-        if shape.recv_q {
-            *recv_q = self.rest.at(Column::Numbers).u32()?;
-        }
-        if shape.send_q {
-            *send_q = self.rest.at(Column::Numbers).u32()?;
-        }
-        Ok(())
+        self.times.next().map(Mono)
     }
 
     fn socket(&mut self) -> Result<Socket, Bad> {
@@ -317,8 +334,7 @@ impl Heard<'_> {
                 *end = SocketAddr::new(self.ip()?, end.port());
             }
             if differs & port != 0 {
-                let port = self.rest.at(Column::Ports).array()?;
-                end.set_port(u16::from_le_bytes(port));
+                end.set_port(self.port()?);
             }
         }
         if differs & differs::NAMESPACE != 0 {
@@ -326,6 +342,17 @@ impl Heard<'_> {
         }
         self.sockets.push(socket);
         Ok(socket)
+    }
+
+    fn port(&mut self) -> Result<u16, Bad> {
+        match self.rest.at(Column::Places).byte()? {
+            0 => {
+                let port = u16::from_le_bytes(self.rest.at(Column::Ports).array()?);
+                self.ports.push(port);
+                Ok(port)
+            }
+            back => self.ports.at(back).ok_or(Bad::Malformed),
+        }
     }
 
     fn ip(&mut self) -> Result<IpAddr, Bad> {
