@@ -6,6 +6,8 @@ use super::varint::Bad;
 const LENGTH: u32 = 4;
 /// Up to so many bits a difference has one length.
 const SHORT: u32 = 8;
+/// The least of longer ones.
+const LONGER: u32 = SHORT + 1;
 /// Lengths of longer ones count from here, one for each bit; the top bit is not written.
 const EXACT: u32 = 2;
 /// The longest of these.
@@ -33,12 +35,12 @@ impl Writer {
         match width {
             0 => self.bits(0, LENGTH, out),
             1..=SHORT => self.bits(1 | step << LENGTH, LENGTH + SHORT, out),
-            ..=LONGEST => {
-                let length = u64::from(width - SHORT - 1 + EXACT);
+            LONGER..=LONGEST => {
+                let length = u64::from(width - LONGER + EXACT);
                 let rest = step & !(1 << (width - 1));
                 self.bits(length | rest << LENGTH, LENGTH + width - 1, out);
             }
-            ..=32 => self.bits(LONG | step << LENGTH, LENGTH + 32, out),
+            _ if width <= 32 => self.bits(LONG | step << LENGTH, LENGTH + 32, out),
             _ => {
                 self.bits(WHOLE | (step & 0xffff_ffff) << LENGTH, LENGTH + 32, out);
                 self.bits(step >> 32, 32, out);

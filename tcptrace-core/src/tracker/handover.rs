@@ -20,7 +20,7 @@ impl Tracker {
         let mut due = Vec::new();
         #[expect(
             clippy::iter_over_hash_type,
-            reason = "each by itself, into an ordered set"
+            reason = "sorted before anything comes of it"
         )]
         for (cookie, conn) in &mut self.conns {
             conn.found = true;
@@ -32,7 +32,10 @@ impl Tracker {
                 ));
             }
         }
-        self.due.extend(due);
+        due.sort_unstable();
+        for (at, cookie) in due {
+            self.due.insert(at, cookie);
+        }
     }
 
     /// What was learned of the world, for one who has not heard of it.
