@@ -16,6 +16,9 @@ use crate::tuple::Tuple;
 pub struct Decoder {
     /// Ticks per second of the kernel's jiffies.
     pub hz: u64,
+    /// The tracer's own process. While it lists who has which file open it has them open as well,
+    /// and where their owner closes one then, the kernel closes it in the tracer's name.
+    pub observer: Option<u32>,
     /// Says from a kernel stack why a minisocket's timer was stopped.
     pub mini_death: MiniDeath,
 }
@@ -97,6 +100,7 @@ impl Decoder {
             )),
             false => None,
         };
+        let actor = actor.filter(|actor| Some(actor.pid) != self.observer);
         Ok(EventBody::State(StateChange {
             tuple: tuple(&record.tuple)?,
             old: TcpState::try_from(record.old)?,
@@ -207,6 +211,7 @@ mod tests {
     fn decoder() -> Decoder {
         Decoder {
             hz: 250,
+            observer: None,
             mini_death: Box::new(|_, _| Cause::Unknown),
         }
     }
@@ -240,6 +245,19 @@ mod tests {
         assert_eq!(change.tuple.netns, None);
         let actor = change.actor.expect("has an actor");
         assert_eq!((actor.pid, actor.comm.to_text().as_str()), (4711, "nginx"));
+    }
+
+    #[test]
+    fn the_tracer_is_not_who_closed_a_socket() {
+        let decoder = Decoder {
+            observer: Some(4711),
+            ..decoder()
+        };
+        let event = decoder.decode(state_record().as_bytes()).expect("decodes");
+        let EventBody::State(change) = event.body else {
+            panic!("{event:?}")
+        };
+        assert_eq!(change.actor, None);
     }
 
     #[test]

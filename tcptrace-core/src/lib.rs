@@ -8,6 +8,7 @@
 
 pub mod cause;
 pub mod change;
+pub mod condition;
 pub mod decode;
 pub mod filter;
 pub mod histogram;

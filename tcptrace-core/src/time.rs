@@ -41,9 +41,18 @@ impl WallAnchor {
 
     /// RFC 3339 in UTC with nine decimals: `2026-11-22T02:58:31.000000000Z`.
     pub fn rfc3339(self, at: Mono) -> String {
+        self.text(at, 9)
+    }
+
+    /// The same for people, to the millisecond: `2026-11-22T02:58:31.000Z`.
+    pub fn rfc3339_ms(self, at: Mono) -> String {
+        self.text(at, 3)
+    }
+
+    fn text(self, at: Mono, decimals: usize) -> String {
         let nanos = i128::from(self.wall_ns(at));
         match jiff::Timestamp::from_nanosecond(nanos) {
-            Ok(t) => format!("{t:.9}"),
+            Ok(t) => format!("{t:.decimals$}"),
             Err(_) => "unknown".to_owned(),
         }
     }
@@ -71,6 +80,15 @@ impl Age {
         match self {
             Age::Exact(ns) => Some(ns),
             Age::Between { min, .. } => Some(min),
+            Age::Unknown => None,
+        }
+    }
+
+    /// The upper bound, if there is one; of an exact one, itself.
+    pub fn at_most(self) -> Option<u64> {
+        match self {
+            Age::Exact(ns) => Some(ns),
+            Age::Between { max, .. } => max,
             Age::Unknown => None,
         }
     }

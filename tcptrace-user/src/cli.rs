@@ -17,7 +17,7 @@ use crate::examples;
 mod past;
 mod recording;
 
-pub(crate) use past::{Excerpt, Replay, Speed};
+pub(crate) use past::{Diff, Excerpt, Replay, Report, Speed};
 pub(crate) use recording::{Record, Rotation};
 
 /// See which TCP sockets linger in CLOSE_WAIT, FIN_WAIT_2 and TIME_WAIT, whose they are, since
@@ -74,6 +74,11 @@ pub(crate) enum Command {
     Record(Record),
     /// Print what `watch` would have printed of what was recorded; needs no privileges
     Replay(Replay),
+    /// Print how long sockets stayed in each state, how many were open when, and whose; of a
+    /// recording, or live
+    Report(Report),
+    /// Print what lingers in one recording and did not in another
+    Diff(Diff),
     /// Print every socket as it is now; needs no eBPF
     Snapshot(Snapshot),
     /// Tell whether tcptrace can run here, how well, and what is missing

@@ -8,6 +8,7 @@ EXAMPLES
                                               connections that the application forgot to close
   tcptrace snapshot --summary                 how many sockets are in which state
   tcptrace snapshot -s close_wait --by comm   who has most of them
+  sudo tcptrace record -O night.rec           the same for later; `tcptrace report night.rec`
   sudo tcptrace doctor                        can it run here, and how well";
 
 /// Of `watch`.
@@ -38,12 +39,13 @@ EXAMPLES
 /// Of `record`.
 pub(crate) const RECORD: &str = "\
 EXAMPLES
-  sudo tcptrace record
-      everything that happens to TCP sockets, until ^C, in tcptrace-DATE-TIME.rec
   sudo tcptrace record -O night.rec -d 8h
-      for eight hours
+      everything that happens to TCP sockets, for eight hours; without -d until ^C
   sudo tcptrace record -O /var/log/tcp.rec --rotate 64M --keep 10
       the last 640 MiB, in files of 64 MiB; `tcptrace replay /var/log/tcp.rec.*` reads them as one
+  sudo tcptrace record -O leak.rec --ring 64M --trigger 'close_wait > 500 or no_port > 0'
+      nothing, until there are 500 CLOSE_WAIT or the local ports run out: then what led to it, and 10 s
+      more, in leak.rec.00001, and so again; SIGUSR1 writes at once
   sudo tcptrace record -O test.rec -- ./loadtest --quick
       the sockets of a command and its children, while it runs
   sudo tcptrace record -O - -d 60s | tcptrace replay -
@@ -64,6 +66,35 @@ EXAMPLES
       every state change as JSON lines
   tcptrace replay /var/log/tcp.rec.* --strict > /dev/null || echo 'something is missing'
       the files of a rotation as one; exit code 4: not all of it is there";
+
+/// Of `report`.
+pub(crate) const REPORT: &str = "\
+READING IT
+  LEFT, the full part of a bar      stays that have ended, by how long they were
+  OPEN, the hatched part of a bar   stays that go on, by the age that they have reached
+  ~                                 times that are not exact
+
+EXAMPLES
+  tcptrace report night.rec
+      how long sockets stayed in CLOSE_WAIT, FIN_WAIT_2 and TIME_WAIT, and whose they were
+  tcptrace report night.rec --hist established,close_wait --percentiles --by peer
+      other states and owners, with percentiles
+  tcptrace report night.rec --html night.html
+      a page for a browser, in one file
+  tcptrace report /var/log/tcp.rec.* --from 02:41:00 --to 02:45:00 --json
+      four minutes of a rotation, for a program
+  sudo tcptrace report -d 60s --record now.rec
+      of this machine, for a minute; the same report can be had from now.rec again";
+
+/// Of `diff`.
+pub(crate) const DIFF: &str = "\
+EXAMPLES
+  tcptrace diff before.rec after.rec
+      which sockets linger since the deployment, per program and peer
+  tcptrace diff before.rec after.rec -s close_wait --by comm,container --all
+      everybody's CLOSE_WAIT, those that have not grown included
+  tcptrace diff monday.rec tuesday.rec --json
+      one JSON object";
 
 /// Of `snapshot`.
 pub(crate) const SNAPSHOT: &str = "\

@@ -22,6 +22,8 @@ mod recorder;
 mod resolve;
 mod screen;
 mod source;
+mod status;
+mod trigger;
 
 use std::io::Write;
 use std::process::ExitCode;

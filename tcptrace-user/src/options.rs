@@ -18,9 +18,11 @@ use crate::resolve;
 
 mod past;
 mod recording;
+mod report;
 
 pub(crate) use past::{Excerpt, Replay};
-pub(crate) use recording::Record;
+pub(crate) use recording::{Record, Way};
+pub(crate) use report::{Diff, Report, Source};
 
 /// Least age of `watch`, unless told otherwise.
 const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;

@@ -26,6 +26,9 @@ pub(crate) trait Sink {
     /// # Errors
     /// If the output cannot be written.
     fn pause(&mut self, tracker: &Tracker, recorded: Option<Progress>) -> io::Result<bool>;
+
+    /// Makes room for a notice.
+    fn clear(&mut self) {}
 }
 
 /// What became of a recording: its name, and how much was written or why no more was.
@@ -37,6 +40,8 @@ pub(crate) struct Pipeline<S> {
     tracker: Tracker,
     sink: S,
     changes: Vec<Change>,
+    /// Why changes are not shown any more.
+    failure: Option<io::Error>,
 }
 
 impl<S: Sink> Pipeline<S> {
@@ -47,36 +52,36 @@ impl<S: Sink> Pipeline<S> {
             tracker,
             sink,
             changes: Vec::new(),
+            failure: None,
         }
     }
 
-    /// Records one input, applies it, and shows what follows from it.
-    ///
-    /// # Errors
-    /// If the output cannot be written; the tracker has taken the input all the same.
-    pub(crate) fn feed(&mut self, input: &Input) -> io::Result<()> {
+    /// Records one input, applies it, and shows what follows from it. Where that fails, the rest is
+    /// done all the same, and the next [`Pipeline::pause`] tells.
+    pub(crate) fn feed(&mut self, input: &Input) {
         if let Some(recorder) = &mut self.recorder {
             recorder.append(input);
         }
         self.sink.input(input, &self.tracker);
         self.tracker.apply(input, &mut self.changes);
-        let changes = std::mem::take(&mut self.changes);
-        let shown = changes
-            .iter()
-            .try_for_each(|change| self.sink.change(change));
-        self.changes = changes;
-        self.changes.clear();
-        shown
+        for change in self.changes.drain(..) {
+            if self.failure.is_none() {
+                self.failure = self.sink.change(&change).err();
+            }
+        }
     }
 
     /// Nothing comes for a while: what was taken is shown, and written. False: nobody is there to
     /// see it any more.
     ///
     /// # Errors
-    /// If the output cannot be written.
+    /// If the output cannot be written, or could not since the last pause.
     pub(crate) fn pause(&mut self) -> io::Result<bool> {
         if let Some(recorder) = &mut self.recorder {
             recorder.pause();
+        }
+        if let Some(error) = self.failure.take() {
+            return Err(error);
         }
         let recorded = self.recorder.as_ref().map(Recorder::progress);
         self.sink.pause(&self.tracker, recorded)

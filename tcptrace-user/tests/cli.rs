@@ -75,14 +75,26 @@ fn examples_can_be_typed() {
         for line in examples.lines().filter(|l| l.contains("tcptrace ")) {
             let typed = line.split_once("tcptrace ").map_or(line, |(_, args)| args);
             // Up to what is the shell's; `-h` stops it after the arguments were read.
-            let args = typed
-                .split_whitespace()
-                .take_while(|w| !matches!(*w, ">" | "|" | "||" | "--"));
-            let mut args: Vec<&str> = args.collect();
+            let args = words(typed);
+            let ours = args
+                .iter()
+                .take_while(|w| !matches!(w.as_str(), ">" | "|" | "||" | "--"));
+            let mut args: Vec<&str> = ours.map(|w| w.trim_matches('\'')).collect();
             args.push("-h");
             stdout(&args);
         }
     }
+}
+
+/// As a shell parts them; what stands in quotes keeps them.
+fn words(line: &str) -> Vec<String> {
+    let mut quoted = false;
+    let parts = line.split(|c: char| {
+        quoted ^= c == '\'';
+        c.is_whitespace() && !quoted
+    });
+    let words = parts.filter(|word| !word.is_empty()).map(str::to_owned);
+    words.collect()
 }
 
 #[test]
@@ -128,7 +140,34 @@ fn wrong_usage_says_what_and_how() {
         (&["record", "--keep", "3"], "--rotate"),
         (
             &["record", "-O", "-", "--rotate", "1h"],
-            "cannot be rotated",
+            "standard output is one file",
+        ),
+        (
+            &["record", "-O", "-", "--ring", "8M"],
+            "standard output is one file",
+        ),
+        (&["record", "--ring", "1M"], "not a size of 4M or more"),
+        (
+            &["record", "--ring", "8M", "--rotate", "1h"],
+            "cannot be used with",
+        ),
+        (
+            &["record", "--ring", "8M", "--force"],
+            "cannot be used with",
+        ),
+        (&["record", "--trigger", "cw > 1"], "--ring"),
+        (&["record", "--post", "1s"], "--ring"),
+        (
+            &["record", "--ring", "8M", "--trigger", "close_wait > > 5"],
+            "  close_wait > > 5\n               ^",
+        ),
+        (
+            &["record", "--ring", "8M", "-s", "cw", "--trigger", "tw > 9"],
+            "time_wait, which is not recorded",
+        ),
+        (
+            &["record", "--ring", "8M", "-O", "/no/such/dump.rec"],
+            "its directory does not exist",
         ),
         (&["record", "-p", "1", "--", "true"], "cannot be used with"),
         (&["replay"], "<FILE>"),

@@ -1,17 +1,23 @@
 //! The tracer as its user has it: a program with arguments, JSON lines and exit codes.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::child::{LIMIT, Line, Process};
 use crate::kernel::jiffy_ns;
 use crate::netns::Netns;
 use crate::pace::patient;
 use crate::truth::Span;
+
+/// Name of the recording of a [`Tracer`].
+const RECORDING: &str = "it.rec";
 
 /// `TCPTRACE_BIN`, else the release build of this target directory.
 pub fn tracer_path() -> PathBuf {
@@ -97,19 +103,34 @@ pub fn wait_until_watching(process: &Process) {
     assert!(ready.is_some(), "not watching: {}", process.err.text());
 }
 
-/// A running `tcptrace watch --json`.
+/// A running `tcptrace watch --json`, which is recorded: at its end, what it printed is compared with
+/// what a replay prints.
 #[derive(Debug)]
 pub struct Tracer {
     process: Process,
+    args: Vec<String>,
+    directory: TempDir,
 }
 
 impl Tracer {
     /// Starts it and waits until it watches.
     #[track_caller]
     pub fn watch(args: &[&str]) -> Tracer {
-        let process = Process::spawn(&mut command(&[&["watch", "--json"], args].concat()));
+        let directory = tempfile::tempdir().expect("a directory");
+        // Whoever the tracer runs as.
+        let anybody = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(directory.path(), anybody).expect("its mode");
+        let mut command = command(&[&["watch", "--json"], args].concat());
+        command
+            .arg("--record")
+            .arg(directory.path().join(RECORDING));
+        let process = Process::spawn(&mut command);
         wait_until_watching(&process);
-        Tracer { process }
+        Tracer {
+            process,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            directory,
+        }
     }
 
     /// The first event that `wanted` accepts, now or within the limit.
@@ -194,6 +215,7 @@ impl Tracer {
         let status = self.process.wait(limit);
         let err = self.process.err.text();
         assert!(status.success(), "{status}: {err}");
+        self.assert_replays();
         let mut events = self.events();
         let summary = events.pop().expect("a summary");
         assert_eq!(summary.kind(), "summary", "the last line is {summary:?}");
@@ -203,6 +225,37 @@ impl Tracer {
             err,
             status,
         }
+    }
+
+    /// What was recorded gives the same lines as the run.
+    #[track_caller]
+    fn assert_replays(&self) {
+        let mut replay = Command::new(tracer_path());
+        replay.args(["replay", "--json"]);
+        replay.arg(self.directory.path().join(RECORDING));
+        let mut args = self.args.iter();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                // How it was traced; each has a value.
+                "--hooks" | "--interval" | "--ring-size" | "--duration" | "-d" => {
+                    args.next();
+                }
+                _ => {
+                    replay.arg(arg);
+                }
+            }
+        }
+        let replayed = replay.output().expect("a replay");
+        let err = String::from_utf8_lossy(&replayed.stderr);
+        assert!(replayed.status.success(), "{replay:?}: {err}");
+        let replayed = String::from_utf8_lossy(&replayed.stdout);
+        let said = self.process.out.text();
+        let mut pairs = replayed.lines().zip(said.lines());
+        if let Some((again, live)) = pairs.find(|(again, live)| again != live) {
+            panic!("live:   {live}\nreplay: {again}");
+        }
+        let (again, live) = (replayed.lines().count(), said.lines().count());
+        assert_eq!(again, live, "lines of the replay and of the run");
     }
 
     /// Its process, for tests about signals.

@@ -19,7 +19,6 @@ fn by_process() {
     let mut stage = Stage::new();
     let (alice, bob) = (stage.conn.client.pid(), stage.conn.server.pid());
     stage.shows(&["-p", &alice.to_string()], |s| s.pid == alice);
-    stage.shows(&["--pid", &bob.to_string()], |s| s.pid == bob);
     let both = format!("{alice},{bob}");
     stage.shows(&["-p", &both], |_| true);
 }
@@ -69,9 +68,7 @@ fn by_port() {
     let port = stage.conn.listener.local.expect("bound").port();
     let text = port.to_string();
     stage.shows(&["-L", &text], |s| s.local.port() == port);
-    stage.shows(&["--local-port", &text], |s| s.local.port() == port);
     stage.shows(&["-D", &text], |s| s.remote.port() == port);
-    stage.shows(&["--remote-port", &text], |s| s.remote.port() == port);
     stage.shows(&["--port", &text], |s| {
         s.local.port() == port || s.remote.port() == port
     });

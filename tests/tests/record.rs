@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -81,6 +82,105 @@ fn a_killed_recorder_loses_the_last_second_at_most() {
 }
 
 #[test]
+fn a_recording_is_whole_although_the_output_is_not() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let netns = lab.ns.inode().to_string();
+    let mut leaked = lab.connect();
+    leaked.client.act("close C");
+    leaked.server.act("wait S 8");
+    let directory = tempfile::tempdir().expect("a directory");
+    let watch = |name: &str, out: Stdio| {
+        let file = directory.path().join(name);
+        let mut watch = command(&["watch", "--min-age", "0", "--netns", &netns]);
+        watch.args(["--record", text(&file)]);
+        let child = watch.stdout(out).stderr(Stdio::piped()).spawn();
+        (child.expect("the watch"), file)
+    };
+    // As `head -n LINES` does.
+    let head = |lines: usize| {
+        let (mut watch, file) = watch(&format!("{lines}.rec"), Stdio::piped());
+        let out = BufReader::new(watch.stdout.take().expect("piped"));
+        let read = out.lines().take(lines).collect::<Result<Vec<_>, _>>();
+        assert_eq!(read.expect("lines").len(), lines);
+        (watch.wait_with_output().expect("waitpid"), file, 0)
+    };
+    let full = || {
+        let device = fs::File::options().write(true).open("/dev/full");
+        let (watch, file) = watch("full.rec", device.expect("/dev/full").into());
+        (watch.wait_with_output().expect("waitpid"), file, 1)
+    };
+    for (output, file, code) in [head(0), head(2), full()] {
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let told = text_of(&output.stderr).contains("cannot write to standard output");
+        assert_eq!(told, code != 0, "{output:?}");
+        let told = lines(&run(&["replay", "--strict", "--json", text(&file)]));
+        let leaked = leaked.s.id();
+        assert!(
+            told.iter().any(|line| line["id"] == leaked.as_str()),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_recorder_that_was_stopped_counts_what_it_missed() {
+    require!(root, tracer);
+    for (ring, lossy) in [("64K", true), ("64M", false)] {
+        let lab = Lab::new();
+        lab.ns.sysctl("tcp_max_tw_buckets", "1000000");
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("it.rec");
+        let netns = lab.ns.inode().to_string();
+        let args = ["record", "-O", text(&file), "--netns", &netns];
+        let mut record = Run::start(command(&args).args(["--ring-size", ring]));
+        let before = lab.connect();
+        record.process.signal(Signal::STOP);
+        let stopped = Instant::now();
+        let (ip, count) = (lab.ip.to_string(), scaled(5_000).max(1_000));
+        let mut crowd = Crowd::start(&lab.ns, &["burst", &ip, &count.to_string(), "2"]);
+        crowd.truth(3 * LIMIT);
+        // It is behind with its dumps, too.
+        std::thread::sleep(Duration::from_secs(10).saturating_sub(stopped.elapsed()));
+        record.process.signal(Signal::CONT);
+        let mut after = lab.connect();
+        after.client.act("close C");
+        after.server.act("wait S 8");
+        record.stop();
+        crowd.exit();
+
+        let err = record.process.err.text();
+        let live = err
+            .lines()
+            .find_map(|line| line.strip_prefix("tcptrace: data: "));
+        let replayed = text_of(&run(&["replay", text(&file)]));
+        let replayed = replayed
+            .lines()
+            .find_map(|line| line.strip_prefix("data: "));
+        assert_eq!(live, replayed, "{err}");
+        let told = lines(&run(&["replay", "--json", "--min-age", "0", text(&file)]));
+        let summary = &told[told.len() - 1];
+        let completeness = &summary["completeness"];
+        assert_eq!(completeness["gaps"], 0, "{summary}");
+        assert_eq!(completeness["complete"], !lossy, "{ring}: {summary}");
+        let lost = completeness["ring_full"].as_u64().expect("a number");
+        assert_eq!(lost > 0, lossy, "{ring}: {summary}");
+        let strict = command(&["replay", "--strict", text(&file)]);
+        assert_eq!(status(strict), Some(if lossy { 4 } else { 0 }), "{ring}");
+        let after = after.s.id();
+        assert!(
+            told.iter().any(|line| line["id"] == after.as_str()),
+            "{ring}"
+        );
+        if !lossy {
+            let entered = summary["states"]["close_wait"]["entered"].as_u64();
+            assert_eq!(entered, Some(count + 1), "{summary}");
+        }
+        drop(before);
+    }
+}
+
+#[test]
 fn what_is_damaged_is_passed_and_told() {
     require!(root, tracer);
     let lab = Lab::new();
@@ -132,10 +232,15 @@ fn what_is_damaged_is_passed_and_told() {
         let strict = command(&["replay", text(&file), "--strict"]);
         assert_eq!(status(strict), Some(4), "{name}");
     }
+    let headless = [&whole[..blocks[0] + 9], &[0; 99], &whole[blocks[2]..]].concat();
     for (bytes, code, word) in [
-        (&b""[..], 1, "lost its beginning"),
+        (&b""[..], 1, "is empty"),
         (&b"#!/bin/sh\n"[..], 2, "not a recording"),
-        (&whole[..blocks[0] + 20], 1, "lost its beginning"),
+        (&whole[..5], 1, "was cut"),
+        (&whole[..blocks[0]], 1, "was cut"),
+        (&whole[..blocks[0] + 20], 1, "was cut"),
+        (&whole[..blocks[1] - 1], 1, "was cut"),
+        (&headless[..], 1, "lost its beginning"),
     ] {
         fs::write(&file, bytes).expect("no recording");
         let output = command(&["replay", text(&file)])

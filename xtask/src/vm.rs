@@ -75,9 +75,10 @@ pub(crate) struct Options {
 }
 
 /// Test binaries to which the chain makes no difference: they run with the first one only.
-const ONCE: [&str; 7] = [
-    "harness", "btf", "chains", "polled", "manners", "record", "replay",
-];
+const ONCE_PER_KERNEL: [&str; 4] = ["btf", "chains", "polled", "manners"];
+/// Test binaries to which the kernel makes none either: they run on the first one only. This
+/// machine's own kernel is another.
+const ONCE: [&str; 5] = ["harness", "record", "replay", "report", "trigger"];
 /// Divides the counts of the tests that are about many sockets, where processors are emulated.
 const EMULATED_SCALE: &str = "20";
 /// Multiplies the limits of the tests where emulated processors run in real time.
@@ -102,25 +103,32 @@ pub(crate) fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if matches!(machine, Machine::Emulated { .. }) {
         variables.push(("TCPTRACE_TEST_PATIENCE", EMULATED_PATIENCE.to_owned()));
     }
-    let guests = kernels.into_iter().flat_map(|(name, kernel)| {
-        let kernel = kernel.map_err(|error| format!("{error:#}"));
-        let job = |number: usize, chain: &Chain| {
-            let again = number > 0 && options.test.is_empty();
-            let wanted = |suite: &&String| !again || !ONCE.contains(&suite.as_str());
-            Job {
-                chain: *chain,
-                suites: suites.iter().filter(wanted).cloned().collect(),
-                filters: filters.clone(),
-                variables: variables.clone(),
-            }
-        };
-        let chains = match options.hooks.is_empty() {
-            true => Chain::usual(&name),
-            false => options.hooks.clone(),
-        };
-        let guest = |(number, chain)| (name.clone(), kernel.clone(), job(number, chain));
-        chains.iter().enumerate().map(guest).collect::<Vec<_>>()
-    });
+    let guests = kernels
+        .into_iter()
+        .enumerate()
+        .flat_map(|(nth, (name, kernel))| {
+            let kernel = kernel.map_err(|error| format!("{error:#}"));
+            let job = |number: usize, chain: &Chain| {
+                let left_out = |suite: &str| {
+                    (number > 0 && ONCE_PER_KERNEL.contains(&suite))
+                        || (nth + number > 0 && ONCE.contains(&suite))
+                };
+                let all = !options.test.is_empty();
+                let wanted = suites.iter().filter(|suite| all || !left_out(suite));
+                Job {
+                    chain: *chain,
+                    suites: wanted.cloned().collect(),
+                    filters: filters.clone(),
+                    variables: variables.clone(),
+                }
+            };
+            let chains = match options.hooks.is_empty() {
+                true => Chain::usual(&name),
+                false => options.hooks.clone(),
+            };
+            let guest = |(number, chain)| (name.clone(), kernel.clone(), job(number, chain));
+            chains.iter().enumerate().map(guest).collect::<Vec<_>>()
+        });
     let guests: Vec<_> = guests.collect();
 
     let host = Host {

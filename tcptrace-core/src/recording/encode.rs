@@ -8,7 +8,7 @@ use super::numbers::{kind, of_cause, of_timer};
 use super::varint::{put, put_bytes, put_delta, put_option};
 use super::{MAX_BLOCK_BYTES, writer::TooLong};
 use crate::input::{
-    Definition, Event, EventBody, Input, MiniOp, Overflow, SocketSnapshot, StateChange, Sweep,
+    Definition, Event, EventBody, Input, Loss, MiniOp, Overflow, SocketSnapshot, StateChange, Sweep,
 };
 use crate::owner::{Actor, Holder};
 use crate::time::Mono;
@@ -21,18 +21,7 @@ pub(super) fn encode(input: &Input, known: &mut Known) -> Result<(), TooLong> {
     match input {
         Input::Kernel(event) => self::event(event, known),
         Input::Socket(socket) => snapshot(socket, known),
-        Input::Lost(loss) => {
-            let totals = [
-                loss.ring_full,
-                loss.recursion_missed,
-                loss.map_full,
-                loss.read_faults,
-                loss.undecodable,
-                loss.mptcp,
-            ];
-            let fields = |out: &mut Vec<u8>| totals.iter().for_each(|total| put(out, *total));
-            return alone(kind::LOST, known, fields);
-        }
+        Input::Lost(lost) => return alone(kind::LOST, known, |out| loss(lost, out)),
         Input::Tick(at) => {
             alone(kind::TICK, known, |_| {})?;
             time(*at, known);
@@ -64,6 +53,20 @@ pub(super) fn encode(input: &Input, known: &mut Known) -> Result<(), TooLong> {
         Input::Define(definition) => return define(definition, known),
     }
     Ok(())
+}
+
+/// Totals of what was lost.
+pub(super) fn loss(loss: &Loss, out: &mut Vec<u8>) {
+    for total in [
+        loss.ring_full,
+        loss.recursion_missed,
+        loss.map_full,
+        loss.read_faults,
+        loss.undecodable,
+        loss.mptcp,
+    ] {
+        put(out, total);
+    }
 }
 
 fn event(event: &Event, known: &mut Known) {

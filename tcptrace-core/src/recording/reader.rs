@@ -19,6 +19,8 @@ pub struct Reader {
     begun: bool,
     /// In the midst of damage, which was counted when it began.
     lost: bool,
+    /// What began last was not whole when the bytes ended.
+    cut: bool,
     /// The number that the next block should have.
     next_number: u32,
     room: Vec<u8>,
@@ -92,6 +94,11 @@ impl Reader {
         self.tally
     }
 
+    /// Whether the bytes end in the midst of a block, or before the first one of a file.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     /// What comes next. Inputs are appended to `inputs`.
     ///
     /// # Errors
@@ -106,7 +113,8 @@ impl Reader {
             if left.len() < HEADER_BYTES && !self.whole {
                 return Ok(Item::More);
             }
-            let found = match left.starts_with(&MAGIC) {
+            let begins = left.starts_with(&MAGIC) || (self.whole && MAGIC.starts_with(left));
+            let found = match begins {
                 true => self.preamble()?,
                 false if self.begun => self.block(inputs),
                 false if left.len() < PREAMBLE_BYTES + HEADER_BYTES && !self.whole => {
@@ -137,6 +145,7 @@ impl Reader {
     }
 
     fn preamble(&mut self) -> Result<Found, Refusal> {
+        self.cut = true;
         let left = &self.bytes[self.start..];
         let Some((preamble, _)) = left.split_first_chunk::<PREAMBLE_BYTES>() else {
             return Ok(Found::Damage);
@@ -156,10 +165,12 @@ impl Reader {
 
     fn block(&mut self, inputs: &mut Vec<Input>) -> Found {
         let left = &self.bytes[self.start..];
+        self.cut = self.whole;
         let Some((header, rest)) = left.split_first_chunk::<HEADER_BYTES>() else {
             return Found::Damage;
         };
         let Some(header) = Header::read(header) else {
+            self.cut = false;
             return Found::Damage;
         };
         let stored = header.stored as usize;
@@ -169,6 +180,7 @@ impl Reader {
                 false => Found::More,
             };
         };
+        self.cut = false;
         let Some(payload) = header.payload(stored, &mut self.room) else {
             return Found::Damage;
         };

@@ -3,6 +3,8 @@
 
 use super::numbers::{minisockets, of_minisockets};
 use super::varint::{Bad, Cursor, put, put_bytes};
+use super::{decode, encode};
+use crate::input::Loss;
 use crate::state::StateSet;
 use crate::time::{Mono, WallAnchor};
 use crate::tracker::Minisockets;
@@ -18,6 +20,8 @@ pub struct Session {
     pub anchor: WallAnchor,
     /// How the inputs came to be.
     pub capture: Capture,
+    /// What had been lost before this file began.
+    pub lost_before: Loss,
     /// Version of the program that recorded.
     pub program: String,
     /// Name of the machine.
@@ -65,6 +69,7 @@ mod fact {
     pub(super) const SHOWN: u64 = 9;
     pub(super) const MIN_AGE: u64 = 10;
     pub(super) const OVERFLOWS: u64 = 11;
+    pub(super) const LOST_BEFORE: u64 = 12;
     pub(super) const PROGRAM: u64 = 16;
     pub(super) const HOST: u64 = 17;
     pub(super) const KERNEL: u64 = 18;
@@ -110,6 +115,11 @@ impl Session {
             put(&mut text, value);
             bytes(number, &text);
         }
+        if self.lost_before != Loss::default() {
+            let mut totals = Vec::new();
+            encode::loss(&self.lost_before, &mut totals);
+            bytes(fact::LOST_BEFORE, &totals);
+        }
         out
     }
 
@@ -144,6 +154,7 @@ impl Session {
             fact::SHOWN => capture.shown = states(value)?,
             fact::MIN_AGE => capture.min_age_ns = value.number()?,
             fact::OVERFLOWS => capture.overflows_seen = value.number()? != 0,
+            fact::LOST_BEFORE => self.lost_before = decode::loss(value)?,
             fact::PROGRAM => self.program = text(value)?,
             fact::HOST => self.host = text(value)?,
             fact::KERNEL => self.kernel = text(value)?,

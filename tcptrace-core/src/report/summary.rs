@@ -162,6 +162,24 @@ impl Completeness {
 pub struct SummaryLine<'a> {
     r#type: &'static str,
     ts: String,
+    #[serde(flatten)]
+    summary: SummaryObject<'a>,
+}
+
+impl<'a> SummaryLine<'a> {
+    /// Of a summary drawn up at `at`.
+    pub fn new(summary: &'a Summary, at: Mono, anchor: WallAnchor) -> SummaryLine<'a> {
+        SummaryLine {
+            r#type: "summary",
+            ts: anchor.rfc3339(at),
+            summary: SummaryObject::new(summary, anchor),
+        }
+    }
+}
+
+/// A summary, whatever it is part of.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct SummaryObject<'a> {
     span_ns: u64,
     states: Map<String, Value>,
     groups: Vec<GroupObject>,
@@ -169,34 +187,27 @@ pub struct SummaryLine<'a> {
     completeness: CompletenessObject<'a>,
 }
 
-impl<'a> SummaryLine<'a> {
-    /// Of a summary drawn up at `at`.
-    pub fn new(summary: &'a Summary, at: Mono, anchor: WallAnchor) -> SummaryLine<'a> {
-        let group = |group: &Group| {
-            let names = summary.by.iter().map(|key| key.name().to_owned());
-            let values = group.key.iter().map(|value| json!(value));
-            GroupObject {
-                key: names.zip(values).collect(),
-                states: states(&group.lines),
-            }
+impl<'a> SummaryObject<'a> {
+    pub(super) fn new(summary: &'a Summary, anchor: WallAnchor) -> SummaryObject<'a> {
+        let group = |group: &Group| GroupObject {
+            key: key_object(&summary.by, &group.key),
+            states: states(&group.lines),
         };
-        SummaryLine {
-            r#type: "summary",
-            ts: anchor.rfc3339(at),
+        let overflows = summary.overflows.iter();
+        SummaryObject {
             span_ns: summary.span_ns,
             states: states(&summary.states),
             groups: summary.groups.iter().map(group).collect(),
-            overflows: summary
-                .overflows
-                .iter()
-                .map(|o| overflow(o, anchor))
-                .collect(),
-            completeness: CompletenessObject {
-                complete: summary.completeness.complete(),
-                missing: &summary.completeness,
-            },
+            overflows: overflows.map(|o| overflow(o, anchor)).collect(),
+            completeness: CompletenessObject::new(&summary.completeness),
         }
     }
+}
+
+/// `{"comm": "python3", "peer": null}`.
+pub(super) fn key_object(by: &[Key], values: &[Option<String>]) -> Map<String, Value> {
+    let names = by.iter().map(|key| key.name().to_owned());
+    names.zip(values.iter().map(|value| json!(value))).collect()
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -206,10 +217,19 @@ struct GroupObject {
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct CompletenessObject<'a> {
+pub(super) struct CompletenessObject<'a> {
     complete: bool,
     #[serde(flatten)]
     missing: &'a Completeness,
+}
+
+impl<'a> CompletenessObject<'a> {
+    pub(super) fn new(missing: &'a Completeness) -> CompletenessObject<'a> {
+        CompletenessObject {
+            complete: missing.complete(),
+            missing,
+        }
+    }
 }
 
 fn overflow(line: &OverflowLine, anchor: WallAnchor) -> Value {

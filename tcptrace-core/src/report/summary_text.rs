@@ -11,16 +11,41 @@ use crate::time::{Age, duration_text};
 pub fn to_text(summary: &Summary, terminal: Option<usize>, color: bool) -> String {
     let title = format!("SUMMARY of {}", duration_text(summary.span_ns));
     let mut lines = paragraph(title.split(' '), terminal);
+    lines.extend(states(summary, terminal));
+    lines.extend(groups(summary, usize::MAX, terminal));
+    lines.extend(end(summary, terminal, color));
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// A row per state.
+pub(super) fn states(summary: &Summary, terminal: Option<usize>) -> Vec<String> {
     let all = summary.states.iter().map(|line| cells(&[], line));
-    lines.extend(block(&[], all.collect(), terminal));
-    if !summary.groups.is_empty() {
-        let rows = summary.groups.iter().flat_map(|group| {
-            let lines = group.lines.iter();
-            lines.map(|line| cells(&group.key, line))
-        });
-        lines.push(String::new());
-        lines.extend(block(&summary.by, rows.collect(), terminal));
+    block(&[], all.collect(), terminal)
+}
+
+/// A row per state of each of the first groups, with an empty line before, if there are any.
+pub(super) fn groups(summary: &Summary, most: usize, terminal: Option<usize>) -> Vec<String> {
+    let shown = &summary.groups[..most.min(summary.groups.len())];
+    let rows = shown.iter().flat_map(|group| {
+        let lines = group.lines.iter();
+        lines.map(|line| cells(&group.key, line))
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    if rows.is_empty() {
+        return Vec::new();
     }
+    let mut lines = vec![String::new()];
+    lines.extend(block(&summary.by, rows, terminal));
+    if summary.groups.len() > shown.len() {
+        let more = format!("and {} more groups", summary.groups.len() - shown.len());
+        lines.extend(paragraph(more.split(' '), terminal));
+    }
+    lines
+}
+
+/// Overflows, notes, and what is missing.
+pub(super) fn end(summary: &Summary, terminal: Option<usize>, color: bool) -> Vec<String> {
+    let mut lines = Vec::new();
     for line in overflows(&summary.overflows) {
         lines.extend(paragraph(line.split(' '), terminal));
     }
@@ -34,14 +59,14 @@ pub fn to_text(summary: &Summary, terminal: Option<usize>, color: bool) -> Strin
         true => lines.extend(data.iter().map(|line| format!("\x1b[31m{line}\x1b[0m"))),
         false => lines.extend(data),
     }
-    lines.into_iter().map(|line| line + "\n").collect()
+    lines
 }
 
 /// Listeners that are told of one by one.
 const MAX_OVERFLOWS: usize = 10;
 
 /// `overflow of 127.0.0.1:9500 (nginx, pid 800): 9 connection attempts dropped, …`.
-fn overflows(all: &[OverflowLine]) -> Vec<String> {
+pub(super) fn overflows(all: &[OverflowLine]) -> Vec<String> {
     let told = all.iter().take(MAX_OVERFLOWS).map(|line| {
         format!(
             "overflow of {} ({}, pid {}): {}; {}",
@@ -87,7 +112,7 @@ pub fn completeness(c: &Completeness) -> String {
 }
 
 /// A table with one row per state, or a paragraph for each where the table does not fit.
-fn block(by: &[Key], rows: Vec<Vec<String>>, terminal: Option<usize>) -> Vec<String> {
+pub(super) fn block(by: &[Key], rows: Vec<Vec<String>>, terminal: Option<usize>) -> Vec<String> {
     let columns = columns(by);
     let table = Table::for_rows(&columns, &rows, None);
     let lines = std::iter::once(table.header()).chain(rows.iter().map(|row| table.row(row)));
@@ -119,7 +144,10 @@ fn numbers(titles: &[&str], row: &[String], names: usize, terminal: usize) -> Ve
 }
 
 /// Words in lines that fit the terminal, all but the first indented.
-fn paragraph<'a>(words: impl Iterator<Item = &'a str>, terminal: Option<usize>) -> Vec<String> {
+pub(super) fn paragraph<'a>(
+    words: impl Iterator<Item = &'a str>,
+    terminal: Option<usize>,
+) -> Vec<String> {
     let terminal = terminal.unwrap_or(usize::MAX);
     let mut lines: Vec<String> = Vec::new();
     for word in words {
@@ -138,7 +166,7 @@ fn paragraph<'a>(words: impl Iterator<Item = &'a str>, terminal: Option<usize>) 
         .collect()
 }
 
-fn columns(by: &[Key]) -> Vec<Column> {
+pub(super) fn columns(by: &[Key]) -> Vec<Column> {
     let numbers = [
         "BEFORE", "ENTERED", "LEFT", "OPEN", "OLDEST", "MIN", "P50", "P90", "P99", "P99.9", "MAX",
     ];
@@ -155,7 +183,7 @@ fn columns(by: &[Key]) -> Vec<Column> {
         .collect()
 }
 
-fn cells(key: &[Option<String>], line: &StateLine) -> Vec<String> {
+pub(super) fn cells(key: &[Option<String>], line: &StateLine) -> Vec<String> {
     let duration = |of: fn(&Durations) -> u64| {
         let durations = line.durations.as_ref();
         let tilde = if line.estimated > 0 { "~" } else { "" };

@@ -1,7 +1,7 @@
 //! What one who comes in the middle has to know: a replay that begins there, and the next file of a
 //! recording.
 
-use crate::input::Definition;
+use crate::input::{Definition, Loss};
 use crate::owner::Holder;
 use crate::time::Mono;
 
@@ -16,7 +16,7 @@ impl Tracker {
         self.stats = Stats::default();
         self.lost_before = self.loss;
         self.overflows.restart();
-        (self.reconciled, self.anomalies) = (0, 0);
+        (self.reconciled, self.anomalies, self.no_port) = (0, 0, 0);
         let mut due = Vec::new();
         #[expect(
             clippy::iter_over_hash_type,
@@ -36,6 +36,11 @@ impl Tracker {
         for (at, cookie) in due {
             self.due.insert(at, cookie);
         }
+    }
+
+    /// What was lost before the inputs that follow is not missing from them.
+    pub fn lost_before(&mut self, lost: Loss) {
+        self.lost_before = lost;
     }
 
     /// What was learned of the world, for one who has not heard of it.

@@ -3,6 +3,7 @@
 //! [`Tracker::apply`] is total: it never fails and never panics, whatever comes in whatever
 //! order. On a stream that loses events the impossible will come, and is counted.
 
+mod census;
 mod conn;
 mod due;
 mod events;
@@ -27,6 +28,7 @@ use crate::time::Mono;
 use crate::tuple::{Role, Tuple};
 use crate::verdict::Verdict;
 
+pub use census::{Census, Stay};
 use conn::{Birth, Conn, Entered, World};
 use due::Due;
 use overflow::Overflows;
@@ -106,6 +108,8 @@ pub struct Tracker {
     lost_before: Loss,
     reconciled: u64,
     anomalies: u64,
+    /// Connects that found no free local port.
+    no_port: u64,
     stats: Stats,
 }
 
@@ -146,6 +150,7 @@ impl Tracker {
             lost_before: Loss::default(),
             reconciled: 0,
             anomalies: 0,
+            no_port: 0,
             stats: Stats::default(),
         }
     }
@@ -354,6 +359,9 @@ impl Tracker {
         cause: Cause,
         changes: &mut Vec<Change>,
     ) {
+        if cause == Cause::NoPort && self.options.filter.selects_tuple(&conn.tuple) {
+            self.no_port += 1;
+        }
         let watched = self.options.filter.states.contains(conn.state);
         let told = self.tells(conn.state, next);
         if !watched && !told {

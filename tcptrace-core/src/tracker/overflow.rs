@@ -64,6 +64,12 @@ impl Overflows {
         })
     }
 
+    /// How much all of them have dropped.
+    pub(super) fn dropped(&self) -> u64 {
+        let dropped = |l: &Overflowing| l.last.dropped.saturating_sub(l.before);
+        self.listeners.values().map(dropped).sum()
+    }
+
     /// What was dropped so far is not counted any more.
     pub(super) fn restart(&mut self) {
         for listener in self.listeners.values_mut() {

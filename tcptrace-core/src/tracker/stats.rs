@@ -6,8 +6,9 @@ use super::Tracker;
 use crate::cause::Cause;
 use crate::change::View;
 use crate::histogram;
+use crate::report::histogram::Histogram;
 use crate::report::summary::{Completeness, Durations, Group, Key, StateLine, Summary};
-use crate::state::TcpState;
+use crate::state::{StateSet, TcpState};
 use crate::time::Age;
 
 /// More groups than this are counted together: a histogram each would cost more than it tells.
@@ -131,6 +132,24 @@ impl Tracker {
             overflows: self.overflow_lines(),
             completeness: self.completeness(estimated),
         }
+    }
+
+    /// The stays in each of these states, as far as they are watched.
+    pub fn histograms(&self, states: StateSet) -> Vec<Histogram> {
+        let mut open: BTreeMap<TcpState, Vec<Age>> = BTreeMap::new();
+        for (view, _) in self.open_views() {
+            open.entry(view.state).or_default().push(view.age);
+        }
+        let watched = self.options.filter.states.iter();
+        let asked = watched.filter(|state| states.contains(*state));
+        asked
+            .map(|state| {
+                let left = self.stats.states.get(&state);
+                let open = open.remove(&state).unwrap_or_default();
+                let estimated = left.map_or(0, |left| left.estimated);
+                Histogram::new(state, left.map(|left| &left.durations), estimated, &open)
+            })
+            .collect()
     }
 
     fn groups(&self, mut open: BTreeMap<GroupId, BTreeMap<TcpState, Open>>) -> Vec<Group> {

@@ -5,7 +5,7 @@ mod churn;
 mod evolution;
 
 use proptest::prelude::*;
-use tcptrace_core::input::Input;
+use tcptrace_core::input::{Input, Loss};
 use tcptrace_core::recording::{Capture, Ending, Item, Reader, Refusal, Session, Tally, Writer};
 use tcptrace_core::state::StateSet;
 use tcptrace_core::time::{Mono, WallAnchor};
@@ -28,6 +28,10 @@ fn session() -> Session {
             states: StateSet::all(),
             shown: "cw,fw2,tw".parse().expect("it fits"),
             min_age_ns: 1_000_000_000,
+        },
+        lost_before: Loss {
+            ring_full: 300,
+            ..Loss::default()
         },
         program: "0.1.0".to_owned(),
         host: "web-3".to_owned(),
@@ -234,10 +238,28 @@ fn a_block_that_is_missing_is_a_gap() {
 
 #[test]
 fn what_is_no_recording_is_refused() {
-    for bytes in [&b"\x89TCP"[..], b"#!/bin/sh\n", &[0; 100]] {
+    for bytes in [&b"\x89TCX"[..], b"#!/bin/sh\n", &[0; 100]] {
         assert_eq!(read(bytes, 7), Err(Refusal::NoRecording), "{bytes:?}");
     }
     assert_eq!(read(&[], 1), Ok(Read::default()));
+}
+
+#[test]
+fn a_beginning_that_was_cut_is_known_from_a_damaged_one() {
+    let whole = file(&churn::inputs(3), 10);
+    let is_cut = |bytes: &[u8]| {
+        let mut reader = Reader::new();
+        reader.push(bytes);
+        reader.finish();
+        while reader.next(&mut Vec::new()) != Ok(Item::Done) {}
+        reader.is_cut()
+    };
+    let first = (17..whole.len()).find(|at| whole[*at..].starts_with(b"\xb1TCB"));
+    for length in 1..first.expect("a second block") {
+        assert!(is_cut(&whole[..length]), "{length}");
+    }
+    assert!(!is_cut(&[]) && !is_cut(&whole));
+    assert!(!is_cut(&[&whole[..16], &[7; 99]].concat()));
 }
 
 /// The promise of docs/format.md about size, on what it is made for.

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tcptrace_core::report::summary::Key;
 use tcptrace_core::report::timeline::Wanted;
+use tcptrace_core::state::StateSet;
+use tcptrace_core::time::parse_duration;
 
-use super::{Filters, Told};
+use super::{Filters, Told, Tracing};
 use crate::examples;
 use crate::moment::Moment;
 
@@ -49,6 +52,102 @@ pub(crate) struct Replay {
     /// Which sockets.
     #[command(flatten)]
     pub(crate) filters: Filters,
+}
+
+/// Options of `report`.
+#[derive(Args, Debug)]
+#[command(after_long_help = examples::REPORT)]
+pub(crate) struct Report {
+    /// Recordings: the files of one rotation are one; -: standard input. None, or `live`: this
+    /// machine, until ^C
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Show how long sockets were in these states [default: those that are shown]
+    #[arg(long, value_name = "STATES")]
+    pub(crate) hist: Vec<StateSet>,
+    /// Group sockets by these: state, comm, pid, peer, port, container, cause
+    #[arg(
+        long,
+        value_name = "KEYS",
+        value_delimiter = ',',
+        default_value = "comm,pid"
+    )]
+    pub(crate) by: Vec<Key>,
+    /// Show so many groups
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+    /// Print a table of percentiles, too
+    #[arg(long)]
+    pub(crate) percentiles: bool,
+    /// Print one JSON object
+    #[arg(long, conflicts_with_all = ["html", "svg"])]
+    pub(crate) json: bool,
+    /// Write a page that shows the report in a browser, without any network; -: standard output
+    #[arg(long, value_name = "OUT")]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the page's charts as a picture; -: standard output
+    #[arg(long, value_name = "OUT")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Overwrite these files if there are any
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Which part of the recording.
+    #[command(flatten)]
+    pub(crate) excerpt: Excerpt,
+    /// Live: stop after this time, as ^C does
+    #[arg(short, long, value_name = "D", value_parser = parse_duration)]
+    pub(crate) duration: Option<u64>,
+    /// Live: record to this file at the same time, for `tcptrace replay`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// How it is traced, live.
+    #[command(flatten)]
+    pub(crate) tracing: Tracing,
+    /// Which sockets.
+    #[command(flatten)]
+    pub(crate) filters: Filters,
+}
+
+/// Options of `diff`.
+#[derive(Args, Debug)]
+#[command(after_long_help = examples::DIFF)]
+pub(crate) struct Diff {
+    /// The recording from before
+    #[arg(value_name = "A")]
+    pub(crate) before: PathBuf,
+    /// The recording from after
+    #[arg(value_name = "B")]
+    pub(crate) after: PathBuf,
+    /// Compare by these: comm, pid, peer, port, container
+    #[arg(
+        long,
+        value_name = "KEYS",
+        value_delimiter = ',',
+        value_parser = parse_diff_key,
+        default_value = "comm,peer"
+    )]
+    pub(crate) by: Vec<Key>,
+    /// Show what has not grown, too
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Exit with 4 if anything is missing: of a recording, or of what it tells
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Which sockets.
+    #[command(flatten)]
+    pub(crate) filters: Filters,
+}
+
+fn parse_diff_key(text: &str) -> Result<Key, String> {
+    match text.parse() {
+        Ok(Key::State) => Err("states are compared each for itself".to_owned()),
+        Ok(Key::Cause) => Err("a socket that is still open has left for no cause".to_owned()),
+        Ok(key) => Ok(key),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// How fast a recording is replayed.

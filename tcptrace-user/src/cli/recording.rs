@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use tcptrace_core::condition::Condition;
 use tcptrace_core::time::parse_duration;
 
 use super::{Filters, Tracing, bytes};
@@ -23,13 +24,32 @@ pub(crate) struct Record {
     #[arg(short, long, value_name = "D", value_parser = parse_duration)]
     pub(crate) duration: Option<u64>,
     /// Begin another file at this size or after this time, as in 64M or 1h: FILE.00001, FILE.00002…
-    #[arg(long, value_name = "SIZE|D", value_parser = parse_rotation)]
+    #[arg(long, value_name = "SIZE|D", value_parser = parse_rotation, group = "numbered")]
     pub(crate) rotate: Option<Rotation>,
+    /// Write nothing yet, and hold what happens in so much memory, as in 64M; at --trigger and at
+    /// SIGUSR1 it is written, to FILE.00001, FILE.00002…
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = parse_ring,
+        group = "numbered",
+        conflicts_with = "force"
+    )]
+    pub(crate) ring: Option<usize>,
+    /// Write what --ring holds when this comes to be true, as in 'close_wait > 500 or lost > 0'
+    #[arg(long, value_name = "EXPR", requires = "ring")]
+    pub(crate) trigger: Option<Condition>,
+    /// Write so much of what was before [default: all that is held]
+    #[arg(long, value_name = "D", requires = "ring", value_parser = parse_duration)]
+    pub(crate) pre: Option<u64>,
+    /// Go on writing for so long [default: 10s]
+    #[arg(long, value_name = "D", requires = "ring", value_parser = parse_duration)]
+    pub(crate) post: Option<u64>,
     /// Keep so many of these files, and remove the oldest
     #[arg(
         long,
         value_name = "N",
-        requires = "rotate",
+        requires = "numbered",
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) keep: Option<u32>,
@@ -73,9 +93,26 @@ fn parse_rotation(text: &str) -> Result<Rotation, String> {
     })
 }
 
+/// Reads `64M` as bytes of memory.
+fn parse_ring(text: &str) -> Result<usize, String> {
+    const LEAST: u64 = 4 << 20;
+    let size = bytes(text).filter(|bytes| *bytes >= LEAST);
+    size.and_then(|bytes| usize::try_from(bytes).ok())
+        .ok_or_else(|| format!("'{text}' is not a size of 4M or more, as in 64M"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rings_have_a_size() {
+        assert_eq!(parse_ring("64M"), Ok(64 << 20));
+        assert_eq!(parse_ring("4194304"), Ok(4 << 20));
+        for text in ["", "1M", "M", "5m s"] {
+            assert!(parse_ring(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn rotations_are_sizes_or_times() {

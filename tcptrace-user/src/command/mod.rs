@@ -1,12 +1,15 @@
 //! The commands: each wires options, sources and printers together.
 
 mod completions;
+mod diff;
 mod doctor;
 mod man;
 mod page;
 mod play;
 mod record;
 mod replay;
+mod report;
+mod running;
 mod snapshot;
 mod trace;
 mod watch;
@@ -26,6 +29,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Watch(typed) => watch::run(&options::Watch::resolve(typed, terminal)?),
         Command::Record(typed) => record::run(&options::Record::resolve(typed, terminal)?),
         Command::Replay(typed) => replay::run(&options::Replay::resolve(typed, terminal)?),
+        Command::Report(typed) => report::run(&options::Report::resolve(typed, terminal)?),
+        Command::Diff(typed) => diff::run(&options::Diff::resolve(typed, terminal)?),
         Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),
         Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(typed, terminal)),
         Command::Completions { shell } => completions::run(shell),

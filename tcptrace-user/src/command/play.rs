@@ -1,6 +1,5 @@
 //! A recording through the pipeline: what `replay`, `report`, `diff` and `export` share.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,11 +72,14 @@ async fn run<S: Shown>(
 ) -> anyhow::Result<Option<Played<S>>> {
     let mut end = End::new()?;
     let session = recording.session();
+    let ticks = !ticks_fit(&session.capture, &tracker.filter);
+    let mut tracker = Tracker::new(tracker);
+    tracker.lost_before(session.lost_before);
     let of = |moment: &Moment| moment.of(session.anchor, &excerpt.zone);
     let mut replay = Running {
-        ticks: !ticks_fit(&session.capture, &tracker.filter),
+        ticks,
         dumping: false,
-        pipeline: Pipeline::new(None, Tracker::new(tracker), sink),
+        pipeline: Pipeline::new(None, tracker, sink),
         from: excerpt.from.as_ref().map(of),
         to: excerpt.to.as_ref().map(of),
         pace: excerpt.speed.map(Pace::new),
@@ -109,7 +111,7 @@ async fn run<S: Shown>(
             if replay.past || interrupted {
                 break;
             }
-            replay.feed(input).context(WRITE)?;
+            replay.feed(input);
         }
         if !replay.pipeline.pause().context(WRITE)? {
             return Ok(None);
@@ -119,9 +121,12 @@ async fn run<S: Shown>(
     for note in notes(missing) {
         terminal.notice(&note);
         let note = Definition::Note(Arc::from(note));
-        replay.pipeline.feed(&Input::Define(note)).context(WRITE)?;
+        replay.pipeline.feed(&Input::Define(note));
     }
-    replay.end().context(WRITE)?;
+    replay.end();
+    if !replay.pipeline.pause().context(WRITE)? {
+        return Ok(None);
+    }
     let (tracker, sink, _) = replay.pipeline.into_parts();
     Ok(Some(Played {
         tracker,
@@ -185,57 +190,54 @@ impl<S: Shown> Running<S> {
         }
     }
 
-    fn feed(&mut self, input: &Input) -> io::Result<()> {
+    fn feed(&mut self, input: &Input) {
         if let Some(at) = input.at() {
             if let Some(to) = self.to.filter(|to| at > *to) {
-                self.ticks_before(to)?;
+                self.ticks_before(to);
                 (self.past, self.ended) = (true, true);
-                return self.pipeline.feed(&Input::End(to));
+                self.pipeline.feed(&Input::End(to));
+                return;
             }
             match input {
                 Input::Sweep(sweep) => self.dumping = matches!(sweep, Sweep::Begin { .. }),
                 // What is looked up for a socket follows its row.
                 Input::Socket(_) => {}
                 _ if self.dumping => {}
-                _ => self.ticks_before(at)?,
+                _ => self.ticks_before(at),
             }
             if self.from.is_some_and(|from| at >= from) {
-                self.begin()?;
+                self.begin();
             }
         }
         self.ended |= matches!(input, Input::End(_));
-        self.pipeline.feed(input)
+        self.pipeline.feed(input);
     }
 
     /// What is shown begins here.
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self) {
         let Some(from) = self.from.take() else {
-            return Ok(());
+            return;
         };
         self.pipeline.restart(from);
         self.pipeline.sink().open(from);
-        self.pipeline.feed(&Input::Tick(from))
+        self.pipeline.feed(&Input::Tick(from));
     }
 
-    fn ticks_before(&mut self, at: Mono) -> io::Result<()> {
+    fn ticks_before(&mut self, at: Mono) {
         while self.ticks
             && let Some(owed) = self.pipeline.tracker().next_deadline()
             && owed < at
         {
-            self.pipeline.feed(&Input::Tick(owed))?;
+            self.pipeline.feed(&Input::Tick(owed));
         }
-        Ok(())
     }
 
     /// Nothing follows. A recording that has an end has said so itself.
-    fn end(&mut self) -> io::Result<()> {
-        self.begin()?;
-        match self.ended {
-            true => Ok(()),
-            false => {
-                let now = self.pipeline.tracker().now();
-                self.pipeline.feed(&Input::End(now))
-            }
+    fn end(&mut self) {
+        self.begin();
+        if !self.ended {
+            let now = self.pipeline.tracker().now();
+            self.pipeline.feed(&Input::End(now));
         }
     }
 }

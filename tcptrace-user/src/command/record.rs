@@ -1,21 +1,19 @@
 //! `tcptrace record`: the inputs of `watch`, for later.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use tcptrace_core::change::Change;
 use tcptrace_core::report::summary_text;
+use tcptrace_core::time::duration_text;
 use tcptrace_core::tracker::Tracker;
 
 use super::trace::{self, Recording, Traced, cannot_write};
 use crate::companion::Companion;
-use crate::options::Record;
+use crate::options::{Record, Way};
 use crate::pipeline::Sink;
-use crate::recorder::{Destination, Progress};
-
-/// How often the status line is renewed.
-const EVERY: Duration = Duration::from_secs(1);
+use crate::recorder::{self, Destination, Progress};
+use crate::status::{StatusLine, size_text};
 
 /// Runs `tcptrace record`.
 ///
@@ -23,9 +21,12 @@ const EVERY: Duration = Duration::from_secs(1);
 /// [`CannotRun`](crate::error::CannotRun) if this kernel or these privileges do not allow it; else
 /// what failed.
 pub(crate) fn run(options: &Record) -> anyhow::Result<ExitCode> {
-    let recording = Recording {
-        destination: Destination::open(options.place.clone())?,
-        rotate: options.rotate,
+    let recording = match &options.way {
+        Way::Files(place, rotate) => Recording::Files(Destination::open(place.clone())?, *rotate),
+        Way::Memory(flight, condition) => {
+            recorder::check(&flight.place)?;
+            Recording::Memory(flight.clone(), condition.clone())
+        }
     };
     let mut companion = match &options.command[..] {
         [] => None,
@@ -37,7 +38,12 @@ pub(crate) fn run(options: &Record) -> anyhow::Result<ExitCode> {
         companion.narrow(&mut trace.filter);
         companion.alone().inspect(|why| terminal.notice(why));
     }
-    let status = |_| Ok(Status::new(options.status));
+    let status = |_| {
+        Ok(Status {
+            line: StatusLine::new(options.status),
+            inputs: 0,
+        })
+    };
     let traced = trace::run(&trace, Some(recording), companion.as_mut(), status)?;
     let Some(traced) = traced else {
         return Ok(ExitCode::SUCCESS);
@@ -54,7 +60,10 @@ pub(crate) fn run(options: &Record) -> anyhow::Result<ExitCode> {
     let data = summary_text::completeness(&tracker.summary().completeness);
     match recorded {
         Some(Ok((name, progress))) => {
-            terminal.notice(&format!("wrote {}", told(&name, progress)));
+            terminal.notice(&match options.way {
+                Way::Files(..) => wrote(&name, progress),
+                Way::Memory(..) => dumped(progress),
+            });
             terminal.notice(&data);
             Ok(ExitCode::SUCCESS)
         }
@@ -63,72 +72,39 @@ pub(crate) fn run(options: &Record) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn told(name: &str, progress: Progress) -> String {
+fn wrote(name: &str, progress: Progress) -> String {
     let Progress {
         inputs,
         bytes,
         files,
+        ..
     } = progress;
     let size = size_text(bytes);
     match files {
-        1 => format!("{name}: {inputs} records, {size}"),
+        1 => format!("wrote {name}: {inputs} records, {size}"),
         _ => format!(
-            "{name} and {} files before it: {inputs} records, {size}",
+            "wrote {name} and {} files before it: {inputs} records, {size}",
             files - 1
         ),
     }
 }
 
-/// `870 B`, `12.3 KiB`, `4.5 MiB`.
-fn size_text(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    let scale = |power: u32| 1u64 << (10 * power);
-    match (1..=4).rev().find(|power| bytes >= scale(*power)) {
-        None => format!("{bytes} B"),
-        Some(power) => {
-            let tenths = bytes as u128 * 10 / u128::from(scale(power));
-            format!(
-                "{}.{} {}",
-                tenths / 10,
-                tenths % 10,
-                units[power as usize - 1]
-            )
-        }
+fn dumped(progress: Progress) -> String {
+    match progress.files {
+        0 => "never triggered: nothing was written".to_owned(),
+        1 => "triggered once".to_owned(),
+        dumps => format!(
+            "triggered {dumps} times: {} in all",
+            size_text(progress.bytes)
+        ),
     }
 }
 
-/// A line on standard error that is renewed, where that is a terminal.
+/// Shows no changes, and how the recording goes.
 struct Status {
-    shown: bool,
-    last: Instant,
+    line: StatusLine,
+    /// At the last renewal.
     inputs: u64,
-    /// Columns that the line has taken.
-    width: usize,
-}
-
-impl Status {
-    fn new(shown: bool) -> Status {
-        Status {
-            shown,
-            last: Instant::now(),
-            inputs: 0,
-            width: 0,
-        }
-    }
-
-    fn clear(&mut self) {
-        if self.width > 0 {
-            self.show("");
-            self.width = 0;
-        }
-    }
-
-    fn show(&mut self, line: &str) {
-        let width = self.width;
-        // Where nobody looks, there is nobody to tell.
-        let _ = write!(io::stderr(), "\r{line:<width$}\r");
-        self.width = line.len();
-    }
 }
 
 impl Sink for Status {
@@ -137,37 +113,36 @@ impl Sink for Status {
     }
 
     fn pause(&mut self, tracker: &Tracker, recorded: Option<Progress>) -> io::Result<bool> {
-        let (Some(progress), true) = (recorded, self.shown && self.last.elapsed() >= EVERY) else {
+        let Some(progress) = recorded else {
             return Ok(true);
         };
-        let elapsed = self.last.elapsed().as_secs_f64();
-        let rate = (progress.inputs - self.inputs) as f64 / elapsed;
-        let lost = tracker.loss().total();
-        let size = size_text(progress.bytes);
-        self.show(&format!(
-            "recording: {} records, {rate:.0}/s, {size}, {lost} lost",
-            progress.inputs
-        ));
-        (self.last, self.inputs) = (Instant::now(), progress.inputs);
+        let lost = || tracker.loss().total();
+        let before = &mut self.inputs;
+        self.line.renew(|elapsed| match progress.held {
+            Some(held) => {
+                let (bytes, most) = (size_text(held.bytes.0), size_text(held.bytes.1));
+                let reaches = duration_text(held.reaches.as_nanos() as u64);
+                format!(
+                    "armed: {reaches} held in {bytes} of {most}, {} lost",
+                    lost()
+                )
+            }
+            None => {
+                let more = progress.inputs.saturating_sub(*before);
+                *before = progress.inputs;
+                let rate = more as f64 / elapsed.as_secs_f64();
+                format!(
+                    "recording: {} records, {rate:.0}/s, {}, {} lost",
+                    progress.inputs,
+                    size_text(progress.bytes),
+                    lost()
+                )
+            }
+        });
         Ok(true)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1_023, "1023 B"),
-            (1_024, "1.0 KiB"),
-            (1_536, "1.5 KiB"),
-            (19_293_798, "18.3 MiB"),
-            (u64::MAX, "16777215.9 TiB"),
-        ] {
-            assert_eq!(size_text(bytes), text);
-        }
+    fn clear(&mut self) {
+        self.line.clear();
     }
 }

@@ -8,16 +8,19 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::json;
 use tcptrace_common::config::{Config, FLAG_SELECTED};
-use tcptrace_core::input::{Definition, Input};
+use tcptrace_core::condition::Condition;
+use tcptrace_core::decode::Decoder;
+use tcptrace_core::input::{Definition, Input, Loss};
 use tcptrace_core::recording::{Capture, Session};
 use tcptrace_core::state::TcpState;
-use tcptrace_core::time::{WallAnchor, duration_text};
+use tcptrace_core::time::WallAnchor;
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
 
+use super::running::Running;
 use crate::clock;
 use crate::companion::Companion;
 use crate::end::End;
-use crate::error::{CannotRun, Failure};
+use crate::error::{CannotRun, Failure, is_broken_pipe};
 use crate::kernel::inspect::Kernel;
 use crate::kernel::plan::{Event, Mechanism, Mode, Plan, PlanOptions};
 use crate::kernel::probes::Probes;
@@ -27,18 +30,21 @@ use crate::netns;
 use crate::options::Trace;
 use crate::pipeline::{Pipeline, Recorded, Sink};
 use crate::privileges::{self, Needs};
-use crate::recorder::{Destination, Recorder, Rotate};
+use crate::recorder::{Destination, Flight, Recorder, Rotate};
 use crate::source::live::{Dumps, Live, OwnerFilter};
 use crate::source::self_check;
 use crate::source::start::{self, RING_BYTES, Scope};
+use crate::trigger::Trigger;
 
 /// What fails when the output cannot be written.
 pub(super) const WRITE: &str = "cannot write to standard output";
 
 /// Where a trace is recorded.
-pub(super) struct Recording {
-    pub(super) destination: Destination,
-    pub(super) rotate: Option<Rotate>,
+pub(super) enum Recording {
+    /// In files.
+    Files(Destination, Option<Rotate>),
+    /// In memory, and in files where this comes to hold or a signal comes.
+    Memory(Flight, Option<Condition>),
 }
 
 /// What is left of a trace when it has ended.
@@ -103,11 +109,15 @@ async fn attached<S: Sink>(
     mut kernel: Kernel,
     (plan, asked): (Plan, &PlanOptions),
     recording: Option<Recording>,
-    mut companion: Option<&mut Companion>,
+    companion: Option<&mut Companion>,
     sink: impl FnOnce(WallAnchor) -> io::Result<S>,
 ) -> anyhow::Result<Option<Traced<S>>> {
     // Before anything is attached, so that no signal finds us without a summary.
-    let mut end = End::new()?;
+    let end = End::new()?;
+    let trigger = match &recording {
+        Some(Recording::Memory(_, condition)) => Some(Trigger::new(condition.clone())?),
+        _ => None,
+    };
     let anchor = clock::anchor();
     let scope = scope(trace);
     let (plan, mut probes) = match plan.mode {
@@ -120,9 +130,9 @@ async fn attached<S: Sink>(
         }
     };
     // Whatever takes more privileges than the run does stands above this line.
-    let rotates = recording.as_ref().is_some_and(|r| r.rotate.is_some());
+    let one_file = matches!(&recording, None | Some(Recording::Files(_, None)));
     // A companion's cgroup is removed at the end.
-    let new_files = rotates || companion.is_some();
+    let new_files = !one_file || companion.is_some();
     let needs = needs(trace, probes.as_ref(), new_files);
     privileges::give_up(needs, || probes.as_mut().is_none_or(Probes::usable))
         .context("cannot give up the privileges that are not needed any more")?;
@@ -139,19 +149,20 @@ async fn attached<S: Sink>(
         polled_ns,
         mode: capture.mode.clone(),
     });
+    let session = || session(&kernel, &plan, anchor, capture);
     let recorder = match recording {
         None => None,
-        Some(recording) => {
-            let session = session(&kernel, &plan, anchor, capture);
-            let name = recording.destination.name();
-            let begun = Recorder::begin(session, recording.destination, recording.rotate);
+        Some(Recording::Files(destination, rotate)) => {
+            let name = destination.name();
+            let begun = Recorder::begin(session(), destination, rotate);
             Some(begun.map_err(|error| cannot_write(&name, error))?)
         }
+        Some(Recording::Memory(flight, _)) => Some(Recorder::hold(session(), flight)),
     };
     let mut pipeline = Pipeline::new(recorder, tracker, sink(anchor).context(WRITE)?);
     for note in notes(&plan, probes.as_ref()) {
         trace.terminal.notice(&note);
-        tell(&mut pipeline, &note)?;
+        tell(&mut pipeline, &note);
     }
     if trace.terminal.verbose > 0 {
         tell_hooks(trace, &plan);
@@ -163,59 +174,39 @@ async fn attached<S: Sink>(
     };
     let tree = companion.as_ref().and_then(|c| c.cgroup());
     let owner_filter = selective.then(|| owner_filter(trace, tree));
-    let decoder = start::decoder(kernel.facts.hz, Some(kernel.kallsyms));
-    let mut live = Live::new(probes, decoder, owner_filter, dumps);
-    live.bootstrap(&mut pipeline).context(WRITE)?;
-    pipeline.pause()?;
-    let there = pipeline.tracker().open();
-    trace.terminal.notice(&format!(
-        "{} (mode {}); {there} already there; ^C ends with a summary",
-        trace.begun, plan.mode
-    ));
-    if let Some(companion) = &mut companion {
-        companion.go()?;
-    }
-    end.after(trace.duration_ns);
-    let mut told = BTreeSet::new();
-    loop {
-        for notice in live.take_notices() {
-            if told.insert(notice.clone()) {
-                trace.terminal.notice(&notice);
-                tell(&mut pipeline, &notice)?;
-            }
-        }
-        let alone = companion.as_mut().is_some_and(|c| c.ended().is_some());
-        if alone || end.reached_within(live.pause()).await {
-            break;
-        }
-        live.step(&mut pipeline).context(WRITE)?;
-        if !pipeline.pause().context(WRITE)? {
-            return Ok(None);
-        }
-        match pipeline.recorder() {
-            // What was seen is summed up before the failure is told.
-            Some(recorder) if recorder.has_failed() => break,
-            Some(recorder) if recorder.is_due() => {
-                recorder.rotate();
-                live.introduce(&mut pipeline).context(WRITE)?;
-            }
-            _ => {}
-        }
-    }
-    let at = live.finish(&mut pipeline).context(WRITE)?;
-    if let Some(ns) = polled_ns.filter(|ns| live.longest_gap() > ns + ns / 2) {
-        let longest = duration_text(live.longest_gap());
-        let asked = duration_text(ns);
-        let note = format!("the longest time between two polls was {longest}, not {asked}");
-        tell(&mut pipeline, &note)?;
-    }
-    pipeline.feed(&Input::End(at)).context(WRITE)?;
+    let decoder = Decoder {
+        observer: Some(std::process::id()),
+        ..start::decoder(kernel.facts.hz, Some(kernel.kallsyms))
+    };
+    let mut running = Running {
+        trace,
+        live: Live::new(probes, decoder, owner_filter, dumps),
+        pipeline,
+        companion,
+        end,
+        trigger,
+        told: BTreeSet::new(),
+    };
+    let left = running.follow(plan.mode).await;
+    // However it was left, what was seen is recorded to its end.
+    running.finish(polled_ns);
+    let mut pipeline = running.pipeline;
+    let shown = match left {
+        Ok(true) => pipeline.pause().context(WRITE),
+        left => left,
+    };
     let (tracker, sink, recorded) = pipeline.into_parts();
-    Ok(Some(Traced {
-        tracker,
-        sink,
-        recorded,
-    }))
+    match (shown, recorded) {
+        (Ok(true), recorded) => Ok(Some(Traced {
+            tracker,
+            sink,
+            recorded,
+        })),
+        (Err(error), _) if !is_broken_pipe(&error) => Err(error),
+        // That nobody reads the output is no failure; that the recording is not whole is one.
+        (_, Some(Err((name, error)))) => Err(cannot_write(&name, error)),
+        (shown, _) => shown.map(|_| None),
+    }
 }
 
 /// Why a recording is not whole. Whoever reads it from a pipe may have had enough: that is no failure,
@@ -233,9 +224,9 @@ pub(super) fn cannot_write(name: &str, error: io::Error) -> anyhow::Error {
 }
 
 /// What a reader of the results has to know goes the way of all inputs.
-fn tell<S: Sink>(pipeline: &mut Pipeline<S>, note: &str) -> anyhow::Result<()> {
+pub(super) fn tell<S: Sink>(pipeline: &mut Pipeline<S>, note: &str) {
     let note = Definition::Note(Arc::from(note));
-    pipeline.feed(&Input::Define(note)).context(WRITE)
+    pipeline.feed(&Input::Define(note));
 }
 
 fn notes(plan: &Plan, probes: Option<&Probes>) -> Vec<String> {
@@ -300,6 +291,7 @@ fn session(kernel: &Kernel, plan: &Plan, anchor: WallAnchor, capture: Capture) -
         part: 1,
         anchor,
         capture,
+        lost_before: Loss::default(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         host: proc("hostname"),
         kernel: kernel.facts.release.clone(),

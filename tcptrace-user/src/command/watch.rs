@@ -17,10 +17,7 @@ use crate::screen::Screen;
 pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
     let recording = match &options.record {
         None => None,
-        Some(place) => Some(Recording {
-            destination: Destination::open(place.clone())?,
-            rotate: None,
-        }),
+        Some(place) => Some(Recording::Files(Destination::open(place.clone())?, None)),
     };
     let screen = |anchor| Screen::new(&options.look, anchor);
     let Some(traced) = trace::run(&options.trace, recording, None, screen)? else {

@@ -11,6 +11,7 @@ use aya::programs::{
     RawTracePoint, SockOps, TracePoint,
 };
 use aya::{Btf, Ebpf, EbpfLoader};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tcptrace_common::config::Config;
 use tcptrace_common::event::{HeldFile, Overflow};
 use tcptrace_common::layout::Layout;
@@ -95,6 +96,25 @@ pub(crate) struct Probes {
     refusals: Vec<Refusal>,
 }
 
+/// A loader without BTF: only relocations need it, of which there are none, since the layout is what
+/// differs. By itself it reads all of the kernel's before that can be said, which is a third of what a
+/// start takes; where no file can be opened, it goes without.
+fn loader<'a>() -> EbpfLoader<'a> {
+    let limit = getrlimit(Resource::Nofile);
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    let lowered = setrlimit(Resource::Nofile, none);
+    let mut loader = EbpfLoader::new();
+    if lowered.is_ok() {
+        // Back to what it was is always allowed.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    loader.btf(None);
+    loader
+}
+
 impl Probes {
     /// Loads the object and attaches the selection.
     ///
@@ -104,9 +124,7 @@ impl Probes {
     pub(crate) fn load(object: &[u8], selection: &Selection<'_>) -> Result<Probes, LoadError> {
         let btf = selection.targets.to_aya().map_err(LoadError::Btf)?;
         let [layout, config] = ["LAYOUT", "CONFIG"].map(|name| format!("{name}_V{ABI_VERSION}"));
-        let mut ebpf = EbpfLoader::new()
-            // Only relocations need it, of which there are none: the layout is what differs.
-            .btf(None)
+        let mut ebpf = loader()
             .override_global(&layout, selection.layout.as_bytes(), true)
             .override_global(&config, selection.config.as_bytes(), true)
             .map_max_entries("EVENTS", selection.ring_bytes)

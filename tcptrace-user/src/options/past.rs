@@ -31,7 +31,7 @@ pub(crate) struct Excerpt {
 }
 
 impl Excerpt {
-    fn resolve(typed: cli::Excerpt) -> Excerpt {
+    pub(super) fn resolve(typed: cli::Excerpt) -> Excerpt {
         Excerpt {
             from: typed.from,
             to: typed.to,
@@ -40,6 +40,15 @@ impl Excerpt {
             strict: typed.strict,
         }
     }
+
+    /// All of it.
+    pub(super) fn whole(strict: bool) -> Excerpt {
+        Excerpt::resolve(cli::Excerpt {
+            from: None,
+            to: None,
+            strict,
+        })
+    }
 }
 
 /// What is asked of a recording.
@@ -47,6 +56,8 @@ impl Excerpt {
 pub(crate) struct Question {
     /// States that were asked for; empty: those that were shown when it was recorded.
     asked: StateSet,
+    /// States that are wanted besides.
+    also: StateSet,
     /// Which sockets, whatever their state.
     filter: Filter,
     /// The least age that was asked for, ns; `None`: that of the recording.
@@ -58,14 +69,24 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    fn resolve(filters: cli::Filters, transitions: bool, by: Vec<Key>) -> Result<Question, Usage> {
+    pub(super) fn resolve(
+        filters: cli::Filters,
+        transitions: bool,
+        by: Vec<Key>,
+    ) -> Result<Question, Usage> {
         Ok(Question {
             asked: states(&filters.state),
+            also: StateSet::EMPTY,
             min_age_ns: filters.min_age,
             filter: filter_elsewhere(filters)?,
             transitions,
             by,
         })
+    }
+
+    /// The same, with stays in these states, too.
+    pub(super) fn with(self, also: StateSet) -> Question {
+        Question { also, ..self }
     }
 
     /// As a live run with these options would have it.
@@ -104,7 +125,11 @@ impl Question {
     /// What of the recording is shown: the states, and the transitions.
     fn states(&self, capture: &Capture) -> Result<(StateSet, StateSet), Usage> {
         let held = capture.states;
-        let missing = self.asked.iter().filter(|s| !held.contains(*s));
+        let mut wanted = dwelt_in(self.asked).union(dwelt_in(self.also));
+        if self.transitions {
+            wanted = wanted.union(self.asked);
+        }
+        let missing = wanted.iter().filter(|s| !held.contains(*s));
         let missing = missing.fold(StateSet::EMPTY, StateSet::with);
         if !missing.is_empty() {
             return Err(Usage::new(
@@ -116,6 +141,7 @@ impl Question {
             true => capture.shown,
             false => dwelt_in(self.asked),
         };
+        let shown = shown.union(dwelt_in(self.also));
         let transitions = both(transitions(self.transitions, self.asked), held);
         match shown.is_empty() && transitions.is_empty() {
             true => Err(nothing_lingers(self.asked.union(held))),
@@ -183,7 +209,7 @@ impl Replay {
 }
 
 /// The files of one recording.
-fn files(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Usage> {
+pub(super) fn files(files: Vec<PathBuf>) -> Result<Vec<PathBuf>, Usage> {
     match files.len() > 1 && files.iter().any(|f| f == Path::new("-")) {
         true => Err(Usage::new(
             "standard input is no part of a rotation",

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tcptrace_core::condition::Condition;
 use tcptrace_core::state::StateSet;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::cli;
 use crate::error::Usage;
-use crate::recorder::{Place, Rotate};
+use crate::recorder::{Flight, Place, Rotate};
 
 /// Who called sudo, if somebody did.
 pub(super) fn sudo_owner() -> Option<(u32, u32)> {
@@ -22,19 +23,29 @@ pub(super) fn sudo_owner() -> Option<(u32, u32)> {
     id("SUDO_UID").zip(id("SUDO_GID"))
 }
 
+/// How long a dump goes on, unless told otherwise.
+const POST_NS: u64 = 10_000_000_000;
+
 /// Options of `record`.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     /// What is traced.
     pub(crate) trace: Trace,
-    /// Where to.
-    pub(crate) place: Place,
-    /// When another file is begun.
-    pub(crate) rotate: Option<Rotate>,
+    /// What becomes of it.
+    pub(crate) way: Way,
     /// Record while this runs; empty: nothing is run.
     pub(crate) command: Vec<OsString>,
     /// Standard error is a terminal, and a status line is wanted there.
     pub(crate) status: bool,
+}
+
+/// What becomes of what is recorded.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// It goes to a file, or to one after the other.
+    Files(Place, Option<Rotate>),
+    /// It is held in memory, and written when this comes to be true or a signal comes.
+    Memory(Flight, Option<Condition>),
 }
 
 impl Record {
@@ -47,29 +58,43 @@ impl Record {
         if filter.states.is_empty() {
             return Err(nothing_lingers(asked).into());
         }
+        let traced = match asked.is_empty() {
+            true => StateSet::all(),
+            false => filter.states,
+        };
         let rotate = typed.rotate.map(|rotation| match rotation {
             cli::Rotation::Bytes(bytes) => Rotate::Bytes(bytes),
             cli::Rotation::Every(ns) => Rotate::Every(Duration::from_nanos(ns)),
         });
         let path = typed.output.unwrap_or_else(default_recording);
-        if rotate.is_some() && path == Path::new("-") {
+        let numbered = rotate.is_some() || typed.ring.is_some();
+        if numbered && path == Path::new("-") {
             return Err(Usage::new(
-                "standard output cannot be rotated",
-                "give a file with -O, or leave --rotate away",
+                "standard output is one file, and --rotate and --ring write several",
+                "give a file with -O, or leave them away",
             )
             .into());
         }
+        if let Some(condition) = &typed.trigger {
+            check_trigger(condition, traced)?;
+        }
+        let begun = match (typed.ring, &typed.trigger) {
+            (None, _) if path == Path::new("-") => "recording".to_owned(),
+            (None, _) => format!("recording to {}", path.display()),
+            (Some(_), None) => "armed: SIGUSR1 triggers".to_owned(),
+            (Some(_), Some(condition)) => format!("armed: '{condition}' and SIGUSR1 trigger"),
+        };
+        let place = Place {
+            path,
+            force: typed.force,
+            numbered: numbered.then_some(typed.keep),
+            owner: sudo_owner(),
+        };
         Ok(Record {
             trace: Trace {
                 terminal,
-                begun: match path == Path::new("-") {
-                    true => "recording".to_owned(),
-                    false => format!("recording to {}", path.display()),
-                },
-                states: match asked.is_empty() {
-                    true => StateSet::all(),
-                    false => filter.states,
-                },
+                begun,
+                states: traced,
                 filter,
                 transitions: StateSet::EMPTY,
                 by: Vec::new(),
@@ -79,16 +104,39 @@ impl Record {
                 btf: typed.tracing.btf,
                 interval_ns: typed.tracing.interval.unwrap_or(POLL_EVERY_NS),
             },
-            place: Place {
-                path,
-                force: typed.force,
-                numbered: rotate.map(|_| typed.keep),
-                owner: sudo_owner(),
+            way: match typed.ring {
+                None => Way::Files(place, rotate),
+                Some(size) => {
+                    let flight = Flight {
+                        place,
+                        size,
+                        pre: typed.pre.map(Duration::from_nanos),
+                        post: Duration::from_nanos(typed.post.unwrap_or(POST_NS)),
+                    };
+                    Way::Memory(flight, typed.trigger)
+                }
             },
-            rotate,
             command: typed.command,
             status: io::stderr().is_terminal() && !terminal.quiet,
         })
+    }
+}
+
+/// Only what is traced is counted.
+fn check_trigger(condition: &Condition, traced: StateSet) -> Result<(), Usage> {
+    match condition
+        .states()
+        .into_iter()
+        .find(|s| !traced.contains(*s))
+    {
+        None => Ok(()),
+        Some(state) => Err(Usage::new(
+            format!(
+                "the trigger asks for {}, which is not recorded",
+                state.name()
+            ),
+            "name it with --state, too, or leave --state away: then all are recorded",
+        )),
     }
 }
 

@@ -8,6 +8,8 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Access;
+
 use crate::error::Usage;
 
 /// Where to.
@@ -42,6 +44,14 @@ impl Destination {
         if place.path == Path::new("-") {
             return standard_output(place);
         }
+        Destination::create(place).map_err(|(name, error)| cannot_create(&name, &error))
+    }
+
+    /// Opens the first file, which is the next where they are numbered.
+    ///
+    /// # Errors
+    /// What failed, and at which name.
+    pub(super) fn create(place: Place) -> Result<Destination, (PathBuf, io::Error)> {
         let mut older = VecDeque::new();
         let mut number = 0;
         if place.numbered.is_some() {
@@ -52,7 +62,10 @@ impl Destination {
             number += 1;
         }
         let name = name_of(&place, number);
-        let file = create(&name, &place).map_err(|e| cannot_create(&name, &e))?;
+        let file = match create(&name, &place) {
+            Ok(file) => file,
+            Err(error) => return Err((name, error)),
+        };
         let mut destination = Destination {
             place,
             file,
@@ -60,10 +73,19 @@ impl Destination {
             number,
             older,
         };
-        destination
-            .remove_oldest()
-            .map_err(|e| cannot_create(&destination.name, &e))?;
-        Ok(destination)
+        match destination.remove_oldest() {
+            Ok(()) => Ok(destination),
+            Err(error) => Err((destination.name, error)),
+        }
+    }
+
+    /// Writes a whole document, which is all that the file gets.
+    ///
+    /// # Errors
+    /// If not all of it can be written; then there is none of it.
+    pub(crate) fn put(mut self, document: &[u8]) -> io::Result<()> {
+        self.write(document, 0)?;
+        self.sync()
     }
 
     /// Ends the file and opens the next.
@@ -140,6 +162,16 @@ fn standard_output(place: Place) -> anyhow::Result<Destination> {
     })
 }
 
+/// Whether files can be made there later on.
+///
+/// # Errors
+/// [`Usage`] if not.
+pub(crate) fn check(place: &Place) -> anyhow::Result<()> {
+    let directory = directory_of(&place.path);
+    rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|error| cannot_create(&name_of(place, 1), &error.into()))
+}
+
 /// A new file of mode 0600. What a link leads to is not touched.
 fn create(name: &Path, place: &Place) -> io::Result<File> {
     let mut options = OpenOptions::new();
@@ -185,12 +217,16 @@ fn name_of(place: &Place, number: u64) -> PathBuf {
     }
 }
 
-/// The files `PATH.NUMBER` that there are, in the order of their numbers.
-fn numbered_files(path: &Path) -> Vec<(u64, PathBuf)> {
-    let directory = match path.parent() {
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// The files `PATH.NUMBER` that there are, in the order of their numbers.
+fn numbered_files(path: &Path) -> Vec<(u64, PathBuf)> {
+    let directory = directory_of(path);
     let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(directory)) else {
         return Vec::new();
     };

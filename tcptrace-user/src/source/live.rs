@@ -4,7 +4,6 @@
 //! the ring is drained, so that every event that happened before the row was made comes first.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::Duration;
 
 use tcptrace_core::decode::Decoder;
@@ -151,34 +150,28 @@ impl Live {
     }
 
     /// Lists every socket that is already there.
-    ///
-    /// # Errors
-    /// If the output cannot be written.
-    pub(crate) fn bootstrap<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
-        self.sweep(pipeline)?;
+    pub(crate) fn bootstrap<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
+        self.sweep(pipeline);
         let now = clock::mono();
-        self.facts(pipeline, now, true)?;
+        self.facts(pipeline, now, true);
         pipeline.feed(&Input::Tick(now))
     }
 
     /// Takes what has come since the last step.
-    ///
-    /// # Errors
-    /// If the output cannot be written.
-    pub(crate) fn step<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
-        let taken = self.drain(pipeline)?;
-        self.processes(pipeline)?;
+    pub(crate) fn step<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
+        let taken = self.drain(pipeline);
+        self.processes(pipeline);
         let now = clock::mono();
         if now.since(self.loss_at) >= LOSS_EVERY {
             self.loss_at = now;
-            self.loss(pipeline)?;
-            self.overflows(pipeline)?;
+            self.loss(pipeline);
+            self.overflows(pipeline);
         }
         if now >= self.sweep_at {
-            self.sweep(pipeline)?;
+            self.sweep(pipeline);
             // Those whose birth is still in the ring are known after it is drained.
             let selected = self.probes.as_ref().map(Probes::selected);
-            self.drain(pipeline)?;
+            self.drain(pipeline);
             let gone = |c: &u64| !pipeline.tracker().knows(*c);
             for cookie in selected.unwrap_or_default().into_iter().filter(gone) {
                 if let Some(probes) = &mut self.probes {
@@ -190,56 +183,47 @@ impl Live {
             .tracker()
             .next_deadline()
             .is_some_and(|at| at <= now);
-        if owed && self.facts(pipeline, now, false)? {
-            pipeline.feed(&Input::Tick(now))?;
+        if owed && self.facts(pipeline, now, false) {
+            pipeline.feed(&Input::Tick(now));
         }
         self.adapt(taken);
-        Ok(())
     }
 
     /// Tells anew all that is known, to one who has heard of nothing: a file that begins.
-    ///
-    /// # Errors
-    /// If the output cannot be written.
-    pub(crate) fn introduce<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+    pub(crate) fn introduce<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
         // What leads nowhere at the end of a dump is forgotten: so the sockets come first.
-        self.sweep(pipeline)?;
+        self.sweep(pipeline);
         for definition in pipeline.tracker().definitions() {
-            pipeline.feed(&Input::Define(definition))?;
+            pipeline.feed(&Input::Define(definition));
         }
-        pipeline.feed(&Input::Lost(self.last_loss))?;
+        pipeline.feed(&Input::Lost(self.last_loss));
         for total in self.overflows.told() {
-            pipeline.feed(&Input::Overflow(total))?;
+            pipeline.feed(&Input::Overflow(total));
         }
         for holders in pipeline.tracker().holders() {
-            pipeline.feed(&Input::Define(holders))?;
+            pipeline.feed(&Input::Define(holders));
         }
-        Ok(())
     }
 
     /// Takes what is left. When that is done, nothing follows.
-    ///
-    /// # Errors
-    /// If the output cannot be written.
-    pub(crate) fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<Mono> {
-        self.drain(pipeline)?;
-        self.processes(pipeline)?;
-        self.loss(pipeline)?;
-        self.overflows(pipeline)?;
+    pub(crate) fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> Mono {
+        self.drain(pipeline);
+        self.processes(pipeline);
+        self.loss(pipeline);
+        self.overflows(pipeline);
         // Whatever kept a program from running, what it missed shows in the sockets themselves.
-        self.sweep(pipeline)?;
+        self.sweep(pipeline);
         if pipeline.tracker().doubts() {
-            self.sweep(pipeline)?;
+            self.sweep(pipeline);
         }
         let now = clock::mono();
-        self.facts(pipeline, now, true)?;
-        Ok(now)
+        self.facts(pipeline, now, true);
+        now
     }
 
     /// Empties the ring; gives the bytes taken.
-    fn drain<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<usize> {
+    fn drain<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> usize {
         let mut taken = 0;
-        let mut written = Ok(());
         loop {
             let Live {
                 probes: Some(probes),
@@ -249,16 +233,14 @@ impl Live {
                 ..
             } = self
             else {
-                return Ok(0);
+                return 0;
             };
             let more = probes.drain(BATCH, |record| {
                 taken += record.len() + 8;
                 match decoder.decode(record) {
                     Ok(event) => {
                         newcomers.note(&event.body);
-                        if written.is_ok() {
-                            written = pipeline.feed(&Input::Kernel(event));
-                        }
+                        pipeline.feed(&Input::Kernel(event));
                     }
                     Err(_) => *undecodable += 1,
                 }
@@ -266,24 +248,23 @@ impl Live {
             // What comes in while we drain can keep us here only so long: the rest of a full
             // ring, then the others get their turn.
             if !more || taken > probes.ring_bytes() as usize * 2 {
-                return written.map(|()| taken);
+                return taken;
             }
         }
     }
 
     /// Reads /proc of processes that act on sockets, while they live.
-    fn processes<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+    fn processes<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
         for pid in self.newcomers.take() {
             if let Some(process) = proc::process(pid) {
-                pipeline.feed(&Input::Define(Definition::Process(process)))?;
+                pipeline.feed(&Input::Define(Definition::Process(process)));
             }
         }
-        Ok(())
     }
 
-    fn loss<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+    fn loss<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
         let Some(probes) = &self.probes else {
-            return Ok(());
+            return;
         };
         let loss = match probes.loss() {
             Ok(loss) => Loss {
@@ -294,11 +275,11 @@ impl Live {
             Err(error) => {
                 self.notices
                     .push(format!("the loss counters cannot be read: {error}"));
-                return Ok(());
+                return;
             }
         };
         if loss == self.last_loss {
-            return Ok(());
+            return;
         }
         let lost = |l: Loss| l.ring_full + l.recursion_missed;
         if lost(loss) > lost(self.last_loss) {
@@ -306,31 +287,30 @@ impl Live {
             self.sweep_at = self.sweep_at.min(soon);
         }
         self.last_loss = loss;
-        pipeline.feed(&Input::Lost(loss))
+        pipeline.feed(&Input::Lost(loss));
     }
 
     /// Takes what full accept queues have dropped by now.
-    fn overflows<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+    fn overflows<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
         let Some(probes) = &self.probes else {
-            return Ok(());
+            return;
         };
         match self.overflows.grown(probes) {
             Ok((grown, undecodable)) => {
                 self.undecodable += undecodable;
-                grown
-                    .into_iter()
-                    .try_for_each(|total| pipeline.feed(&Input::Overflow(total)))
+                for total in grown {
+                    pipeline.feed(&Input::Overflow(total));
+                }
             }
             Err(error) => {
                 let notice = format!("what full accept queues dropped cannot be read: {error}");
                 self.notices.push(notice);
-                Ok(())
             }
         }
     }
 
     /// Dumps all sockets of all namespaces.
-    fn sweep<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> io::Result<()> {
+    fn sweep<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
         let began = clock::mono();
         let gap = self.swept_at.replace(began).map_or(0, |at| began.since(at));
         self.longest_gap = self.longest_gap.max(gap);
@@ -338,7 +318,7 @@ impl Live {
             self.scan.run(self.probes.as_mut());
         }
         self.listener_inodes.clear();
-        pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }))?;
+        pipeline.feed(&Input::Sweep(Sweep::Begin { at: began }));
         let (mut whole, mut partly, mut hidden) = (Vec::new(), Vec::new(), 0);
         let found = match netns::wanted(&self.dumps.netns) {
             Ok(found) => {
@@ -355,7 +335,7 @@ impl Live {
             }
         };
         for namespace in found {
-            match self.dump(&namespace, pipeline)? {
+            match self.dump(&namespace, pipeline) {
                 Ok(()) => whole.push(namespace.inode),
                 Err(why) => {
                     partly.push(namespace.inode);
@@ -363,14 +343,14 @@ impl Live {
                 }
             }
         }
-        self.drain(pipeline)?;
+        self.drain(pipeline);
         let at = clock::mono();
         pipeline.feed(&Input::Sweep(Sweep::End {
             at,
             netns: whole,
             partly,
             hidden,
-        }))?;
+        }));
         let (every, share) = match (self.dumps.polled_ns, self.dumps.minisockets) {
             (Some(ns), _) => (ns, POLL_COST),
             (None, Minisockets::Sampled) => (SAMPLE_EVERY, SWEEP_COST),
@@ -381,50 +361,44 @@ impl Live {
         // From begin to begin, as far as that leaves the rest.
         self.sweep_at = began.plus(every).max(at.plus(rest));
         self.sweep_after_loss = at.plus(rest / 4);
-        Ok(())
     }
 
-    /// Dumps one namespace: the outer error is the output's, the inner one the namespace's.
+    /// Dumps one namespace.
     fn dump<S: Sink>(
         &mut self,
         namespace: &netns::Netns,
         pipeline: &mut Pipeline<S>,
-    ) -> io::Result<Result<(), String>> {
+    ) -> Result<(), String> {
         let mut inside = match namespace.look_inside() {
             Ok(inside) => inside,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Err(error.to_string()),
         };
         if let Some(ns) = inside.fin_timeout_ns {
             let netns = namespace.inode;
-            pipeline.feed(&Input::Define(Definition::FinTimeout { netns, ns }))?;
+            pipeline.feed(&Input::Define(Definition::FinTimeout { netns, ns }));
         }
-        let mut written = Ok(());
         let mut last = Mono(0);
         let dumped = inside.diag.dump(self.dumps.states(), &mut |socket| {
-            if written.is_err() {
-                return;
-            }
             if socket.at != last {
                 last = socket.at;
-                written = self.drain(pipeline).map(|_| ());
+                self.drain(pipeline);
             }
             if socket.state == TcpState::Listen {
                 self.listener_inodes.insert(socket.cookie, socket.inode);
             }
             let known = pipeline.tracker().knows(socket.cookie);
-            if self.follows(&socket, known) && written.is_ok() {
-                written = pipeline.feed(&Input::Socket(socket));
+            if self.follows(&socket, known) {
+                pipeline.feed(&Input::Socket(socket));
             }
         });
-        written?;
-        Ok(match dumped {
+        match dumped {
             Ok(dumped) if dumped.interrupted || dumped.undecodable > 0 => Err(format!(
                 "the dump of network namespace {} was cut short",
                 namespace.inode
             )),
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
-        })
+        }
     }
 
     /// Whether the programs follow this socket; one that was there before us is made known to
@@ -452,33 +426,28 @@ impl Live {
 
     /// Looks up what is to be shown with the connections that are due; false if it is too early
     /// to look again, which `at_once` does not care for.
-    fn facts<S: Sink>(
-        &mut self,
-        pipeline: &mut Pipeline<S>,
-        now: Mono,
-        at_once: bool,
-    ) -> io::Result<bool> {
+    fn facts<S: Sink>(&mut self, pipeline: &mut Pipeline<S>, now: Mono, at_once: bool) -> bool {
         let wanted = pipeline.tracker().wanted(now);
         if wanted.iter().all(|w| w.mini) {
-            return Ok(true);
+            return true;
         }
         if !at_once && now < self.facts_at {
-            return Ok(false);
+            return false;
         }
         let began = clock::mono();
         let sockets = facts::look_up(&wanted);
-        self.drain(pipeline)?;
+        self.drain(pipeline);
         for socket in &sockets {
-            pipeline.feed(&Input::Socket(*socket))?;
+            pipeline.feed(&Input::Socket(*socket));
         }
         self.scan.run(self.probes.as_mut());
         let (scan, inodes) = (&self.scan, &self.listener_inodes);
         for definition in facts::definitions(&wanted, &sockets, scan, pipeline.tracker(), inodes) {
-            pipeline.feed(&Input::Define(definition))?;
+            pipeline.feed(&Input::Define(definition));
         }
         let ended = clock::mono();
         self.facts_at = ended.plus(ended.since(began) * FACTS_COST);
-        Ok(true)
+        true
     }
 
     /// Sleeps less the fuller the ring was found.

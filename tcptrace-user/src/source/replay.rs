@@ -186,16 +186,35 @@ impl Part {
                     return Ok(part);
                 }
                 Item::Gap | Item::More => {}
-                // Both copies of what it begins with are gone.
+                // Both copies of what it begins with are gone, or were never there.
                 Item::Inputs | Item::End(_) | Item::Done => {
-                    return Err(Failure {
-                        what: format!("{} has lost its beginning", part.name),
-                        fix: "nothing in it says how it was taken: it cannot be replayed"
-                            .to_owned(),
-                    }
-                    .into());
+                    return Err(part.without_beginning().into());
                 }
             }
+        }
+    }
+
+    /// Why it cannot be replayed, which does not say how it was taken.
+    fn without_beginning(&self) -> Failure {
+        let name = &self.name;
+        let tally = self.reader.tally();
+        let (what, fix) = match (self.reader.is_cut(), tally == Tally::default()) {
+            (true, _) => (
+                format!("{name} was cut before its first block was whole"),
+                "nothing of it can be read: what the tracer took is lost, or in another copy",
+            ),
+            (false, true) => (
+                format!("{name} is empty"),
+                "nothing was written to it: give the file of a tracer that has begun",
+            ),
+            (false, false) => (
+                format!("{name} has lost its beginning"),
+                "nothing in it says how it was taken: it cannot be replayed",
+            ),
+        };
+        Failure {
+            what,
+            fix: fix.to_owned(),
         }
     }
 

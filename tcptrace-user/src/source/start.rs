@@ -116,6 +116,7 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
 pub(crate) fn decoder(hz: Option<u64>, kallsyms: Option<Kallsyms>) -> Decoder {
     Decoder {
         hz: hz.unwrap_or(250),
+        observer: None,
         mini_death: Box::new(move |stack, substate| {
             let symbols = kallsyms.as_ref().and_then(|list| list.symbols().ok());
             symbols.map_or(Cause::Unknown, |s| s.mini_death(stack, substate))

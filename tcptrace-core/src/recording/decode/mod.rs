@@ -19,14 +19,7 @@ pub(super) use rows::decode as decode_rows;
 /// A record of a kind that is about no socket, and has no time.
 fn plain(kind: u64, cursor: &mut Cursor<'_>) -> Result<Input, Bad> {
     Ok(match kind {
-        kind::LOST => Input::Lost(Loss {
-            ring_full: cursor.number()?,
-            recursion_missed: cursor.number()?,
-            map_full: cursor.number()?,
-            read_faults: cursor.number()?,
-            undecodable: cursor.number()?,
-            mptcp: cursor.number()?,
-        }),
+        kind::LOST => Input::Lost(loss(cursor)?),
         kind::PROCESS => Input::Define(Definition::Process(Process {
             pid: cursor.u32()?,
             start_ns: cursor.number()?,
@@ -41,6 +34,18 @@ fn plain(kind: u64, cursor: &mut Cursor<'_>) -> Result<Input, Bad> {
         }),
         kind::NOTE => Input::Define(Definition::Note(utf8(cursor.bytes()?))),
         _ => return Err(Bad::Unknown),
+    })
+}
+
+/// Totals of what was lost.
+pub(super) fn loss(cursor: &mut Cursor<'_>) -> Result<Loss, Bad> {
+    Ok(Loss {
+        ring_full: cursor.number()?,
+        recursion_missed: cursor.number()?,
+        map_full: cursor.number()?,
+        read_faults: cursor.number()?,
+        undecodable: cursor.number()?,
+        mptcp: cursor.number()?,
     })
 }
 
