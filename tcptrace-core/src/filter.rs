@@ -64,8 +64,21 @@ impl Filter {
             && self.cgroups.is_empty())
     }
 
+    /// Whether some ends or namespaces were asked for: every event asks.
+    fn asks_for_tuple(&self) -> bool {
+        let ports = [&self.local_ports, &self.remote_ports, &self.any_ports];
+        !(ports.iter().all(|ports| ports.is_empty())
+            && self.local_nets.is_empty()
+            && self.remote_nets.is_empty()
+            && self.family.is_none()
+            && self.netns.is_empty())
+    }
+
     /// Whether the ends and the namespace are those asked for.
     pub fn selects_tuple(&self, tuple: &Tuple) -> bool {
+        if !self.asks_for_tuple() {
+            return true;
+        }
         let (local, remote) = (tuple.local, tuple.remote);
         let in_any = |nets: &[Net], ip| nets.is_empty() || nets.iter().any(|n| n.contains(ip));
         self.local_ports.admit(local.port())

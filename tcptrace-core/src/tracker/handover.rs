@@ -21,7 +21,7 @@ impl Tracker {
         let mut due = Vec::new();
         #[expect(
             clippy::iter_over_hash_type,
-            reason = "each by itself, into an ordered set"
+            reason = "sorted before anything comes of it"
         )]
         for (cookie, conn) in &mut self.conns {
             conn.found = true;
@@ -33,7 +33,10 @@ impl Tracker {
                 ));
             }
         }
-        self.due.extend(due);
+        due.sort_unstable();
+        for (at, cookie) in due {
+            self.due.insert(at, cookie);
+        }
     }
 
     /// What was lost before the inputs that follow is not missing from them.
