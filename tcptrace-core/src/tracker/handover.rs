@@ -77,3 +77,36 @@ impl Tracker {
         all.filter(|view| self.options.filter.selects(view))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Minisockets, Options};
+    use super::*;
+    use crate::filter::Filter;
+    use crate::input::Input;
+    use crate::state::StateSet;
+
+    #[test]
+    fn what_was_lost_before_is_not_missing() {
+        let mut tracker = Tracker::new(Options {
+            filter: Filter::default(),
+            transitions: StateSet::EMPTY,
+            by: Vec::new(),
+            minisockets: Minisockets::Ignored,
+            overflows_seen: true,
+            selective: false,
+            polled_ns: None,
+            mode: "full".to_owned(),
+        });
+        let lost = |ring_full| Loss {
+            ring_full,
+            ..Loss::default()
+        };
+        tracker.lost_before(lost(5));
+        // What a file begins with tells it again.
+        for (total, missing) in [(5, 0), (7, 2)] {
+            tracker.apply(&Input::Lost(lost(total)), &mut Vec::new());
+            assert_eq!(tracker.summary().completeness.ring_full, missing);
+        }
+    }
+}
