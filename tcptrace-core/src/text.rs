@@ -3,7 +3,8 @@
 /// Replaces control characters, so that a hostile name cannot drive the terminal: `\x1b`, `\n`,
 /// and Unicode's bidirectional overrides.
 pub fn escape(text: &str) -> String {
-    if !text.chars().any(is_unsafe) {
+    let plain = |byte| matches!(byte, b' '..=b'~');
+    if text.bytes().all(plain) || !text.chars().any(is_unsafe) {
         return text.to_owned();
     }
     let mut safe = String::with_capacity(text.len() + 8);

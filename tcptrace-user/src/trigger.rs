@@ -50,7 +50,7 @@ impl Trigger {
         if began < self.next {
             return None;
         }
-        let why = condition.why(&tracker.numbers(clock::mono()));
+        let why = condition.why(&tracker.numbers(condition, clock::mono()));
         self.next = began + EVERY.max(began.elapsed() * COST);
         if dumping {
             self.held &= why.is_some();

@@ -57,11 +57,18 @@ const QUESTIONS: [(&str, &str, &[&str]); 11] = [
 const DIFFERENCES: [(&str, &[&str]); 2] = [("diff.txt", &["--all"]), ("diff.json", &["--json"])];
 
 /// Connections of a recording whose lives are told.
-const LIVES: [(&str, &str, &[&str]); 1] = [(
-    "lifecycle-1.0",
-    "server.txt",
-    &["--conn", "127.0.0.1:8080-127.0.0.1:41398"],
-)];
+const LIVES: [(&str, &str, &[&str]); 2] = [
+    (
+        "lifecycle-1.0",
+        "server.txt",
+        &["--conn", "127.0.0.1:8080-127.0.0.1:41398"],
+    ),
+    (
+        "lifecycle-1.1",
+        "server.txt",
+        &["--conn", "127.0.0.1:8080-127.0.0.1:41398"],
+    ),
+];
 
 #[test]
 fn stored_recordings_keep_their_answers() {

@@ -118,7 +118,10 @@ fn a_dump_holds_what_was_before_and_after() {
         dump(&file, 2).exists().then_some(())
     });
     record.stop();
-    let told = transitions(&dump(&file, 2));
+    // The second begins where the first ends: nothing was dropped between.
+    let (first, second) = (dump(&file, 1), dump(&file, 2));
+    run(&["replay", "--strict", text(&first), text(&second)]);
+    let told = transitions(&second);
     assert!(
         tells(&told, leaked[1].s.id().as_str(), "close_wait"),
         "{told:?}"
@@ -179,6 +182,31 @@ fn nothing_is_written_where_nothing_happens() {
     let err = record.process.err.text();
     assert!(err.contains("nothing was written"), "{err}");
     assert_eq!(dumps(directory.path()), 0);
+}
+
+#[test]
+fn local_ports_that_run_out_trigger() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let listener = format!("{}:9000", lab.ip);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("it.rec");
+    let args = ["--ring", "4M", "--trigger", "no_port > 0", "--post", "0"];
+    let mut record = armed(&lab, &file, &args);
+    let mut server = lab.peer();
+    server.act(&format!("listen L {listener}"));
+    lab.ns.sysctl("ip_local_port_range", "50000 50000");
+    let (mut first, mut late) = (lab.peer(), lab.peer());
+    first.act(&format!("connect C {listener}"));
+    let refused = late.attempt(&format!("connect C {listener}"));
+    assert!(refused.error.is_some(), "{refused:?}");
+    let why = said(&record, "triggered", 1);
+    assert!(why.contains("no_port = 1 (> 0)"), "{why}");
+    said(&record, "wrote", 1);
+    record.stop();
+    let told = transitions(&dump(&file, 1));
+    let failed = told.iter().find(|line| line["cause"] == "no_port");
+    assert_eq!(failed.expect("the failure")["pid"], late.pid(), "{told:?}");
 }
 
 #[test]

@@ -16,10 +16,12 @@ const LZ4: u8 = 1;
 pub(super) mod kind {
     /// How the recording was taken.
     pub(in super::super) const SESSION: u8 = 1;
-    /// Inputs.
-    pub(in super::super) const RECORDS: u8 = 2;
+    /// Inputs, one behind the other.
+    pub(in super::super) const ROWS: u8 = 2;
     /// Nothing follows in this file.
     pub(in super::super) const END: u8 = 3;
+    /// Inputs, in columns.
+    pub(in super::super) const COLUMNS: u8 = 4;
 }
 
 /// The header of a block.

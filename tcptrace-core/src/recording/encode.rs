@@ -1,59 +1,58 @@
-//! An input as a record: kind, length, payload.
+//! An input as a record: its shape, and what differs between records of a shape.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::IpAddr;
 
-use super::context::{Known, Socket};
-use super::numbers::{kind, of_cause};
+use super::columns::Column;
+use super::context::{Known, Socket, differs};
+use super::numbers::{kind, of_cause, of_timer};
 use super::varint::{put, put_bytes, put_delta, put_option};
+use super::{MAX_BLOCK_BYTES, writer::TooLong};
 use crate::input::{
-    Definition, Event, EventBody, Input, Loss, MiniOp, Overflow, SocketSnapshot, StateChange,
-    Sweep, Timer,
+    Definition, Event, EventBody, Input, Loss, MiniOp, Overflow, SocketSnapshot, StateChange, Sweep,
 };
 use crate::owner::{Actor, Holder};
 use crate::time::Mono;
-use crate::tuple::Tuple;
 
 /// Appends the record of an input.
-pub(super) fn encode(input: &Input, known: &mut Known, out: &mut Vec<u8>) {
-    put(out, kind_of(input));
-    let length = out.len();
-    out.push(0);
-    payload(input, known, out);
-    let bytes = out.len() - length - 1;
-    match u8::try_from(bytes) {
-        Ok(short @ 0..0x80) => out[length] = short,
-        // Seldom: the length takes more than the byte that was left for it.
-        _ => {
-            let mut prefix = Vec::new();
-            put(&mut prefix, bytes as u64);
-            out.splice(length..=length, prefix);
-        }
-    }
-}
-
-fn kind_of(input: &Input) -> u64 {
+///
+/// # Errors
+/// If it is longer than half of what a block may be; then nothing was appended.
+pub(super) fn encode(input: &Input, known: &mut Known) -> Result<(), TooLong> {
     match input {
-        Input::Kernel(event) => match event.body {
-            EventBody::State(_) => kind::STATE,
-            EventBody::Accept { .. } => kind::ACCEPT,
-            EventBody::Mini { .. } => kind::MINI,
-            EventBody::LeftOut => kind::LEFT_OUT,
-            EventBody::Close { .. } => kind::CLOSE,
-            EventBody::Eof { .. } => kind::EOF,
-        },
-        Input::Lost(_) => kind::LOST,
-        Input::Tick(_) => kind::TICK,
-        Input::Socket(_) => kind::SOCKET,
-        Input::Sweep(Sweep::Begin { .. }) => kind::SWEEP_BEGIN,
-        Input::Sweep(Sweep::End { .. }) => kind::SWEEP_END,
-        Input::Define(Definition::Holders { .. }) => kind::HOLDERS,
-        Input::Define(Definition::Process(_)) => kind::PROCESS,
-        Input::Define(Definition::FinTimeout { .. }) => kind::FIN_TIMEOUT,
-        Input::Define(Definition::Note(_)) => kind::NOTE,
-        Input::Overflow(_) => kind::OVERFLOW,
-        Input::End(_) => kind::END,
+        Input::Kernel(event) => self::event(event, known),
+        Input::Socket(socket) => snapshot(socket, known),
+        Input::Lost(lost) => return alone(kind::LOST, known, |out| loss(lost, out)),
+        Input::Tick(at) => {
+            alone(kind::TICK, known, |_| {})?;
+            time(*at, known);
+        }
+        Input::End(at) => {
+            alone(kind::END, known, |_| {})?;
+            time(*at, known);
+        }
+        Input::Sweep(Sweep::Begin { at }) => {
+            alone(kind::SWEEP_BEGIN, known, |_| {})?;
+            time(*at, known);
+        }
+        Input::Sweep(Sweep::End {
+            at,
+            netns,
+            partly,
+            hidden,
+        }) => {
+            alone(kind::SWEEP_END, known, |out| {
+                for list in [netns, partly] {
+                    put(out, list.len() as u64);
+                    list.iter().for_each(|inode| put(out, u64::from(*inode)));
+                }
+                put(out, u64::from(*hidden));
+            })?;
+            time(*at, known);
+        }
+        Input::Overflow(overflow) => return self::overflow(overflow, known),
+        Input::Define(definition) => return define(definition, known),
     }
+    Ok(())
 }
 
 /// Totals of what was lost.
@@ -70,33 +69,44 @@ pub(super) fn loss(loss: &Loss, out: &mut Vec<u8>) {
     }
 }
 
-fn payload(input: &Input, known: &mut Known, out: &mut Vec<u8>) {
-    match input {
-        Input::Kernel(event) => self::event(event, known, out),
-        Input::Lost(lost) => loss(lost, out),
-        Input::Tick(at) | Input::End(at) | Input::Sweep(Sweep::Begin { at }) => time(*at, known),
-        Input::Socket(snapshot) => self::snapshot(snapshot, known, out),
-        Input::Sweep(Sweep::End {
-            at,
-            netns,
-            partly,
-            hidden,
-        }) => {
-            time(*at, known);
-            for list in [netns, partly] {
-                put(out, list.len() as u64);
-                list.iter().for_each(|inode| put(out, u64::from(*inode)));
-            }
-            put(out, u64::from(*hidden));
+fn event(event: &Event, known: &mut Known) {
+    match event.body {
+        EventBody::State(change) => state(&change, known),
+        EventBody::Accept {
+            actor, fd, state, ..
+        } => {
+            let who = known.task(actor);
+            known.shape(kind::ACCEPT, |out| {
+                put(out, who);
+                out.push(state.number());
+            });
+            put_option(known.columns.of(Column::Numbers), fd);
         }
-        Input::Overflow(overflow) => self::overflow(overflow, known, out),
-        Input::Define(definition) => define(definition, known, out),
+        EventBody::Mini { substate, op, .. } => {
+            let who = match op {
+                MiniOp::Cancelled { actor, .. } => known.task_if_any(actor),
+                _ => 0,
+            };
+            known.shape(kind::MINI, |out| {
+                out.push(substate.number());
+                mini(op, who, out);
+            });
+        }
+        EventBody::LeftOut => known.shape(kind::LEFT_OUT, |_| {}),
+        EventBody::Close { actor, exiting } => {
+            let who = known.task(actor);
+            known.shape(kind::CLOSE, |out| {
+                put(out, who);
+                out.push(u8::from(exiting));
+            });
+        }
+        EventBody::Eof { actor } => {
+            let who = known.task(actor);
+            known.shape(kind::EOF, |out| put(out, who));
+        }
     }
-}
-
-fn event(event: &Event, known: &mut Known, out: &mut Vec<u8>) {
     time(event.at, known);
-    put(&mut known.times, u64::from(event.cpu));
+    put(known.columns.of(Column::Cpus), u64::from(event.cpu));
     let tuple = match &event.body {
         EventBody::State(StateChange { tuple, .. })
         | EventBody::Accept { tuple, .. }
@@ -104,47 +114,50 @@ fn event(event: &Event, known: &mut Known, out: &mut Vec<u8>) {
         EventBody::LeftOut | EventBody::Close { .. } | EventBody::Eof { .. } => None,
     };
     let (cookie, sk) = (event.cookie, event.sk);
-    socket(Socket { cookie, sk, tuple }, known, out);
-    match &event.body {
-        EventBody::State(change) => {
-            out.push(change.old.number());
-            out.push(change.new.number());
-            put(out, u64::from(change.flags));
-            put(out, u64::from(change.err));
-            put(out, u64::from(change.recv_q));
-            put(out, u64::from(change.send_q));
-            actor_if_any(change.actor, known, out);
-        }
-        EventBody::Accept {
-            actor, fd, state, ..
-        } => {
-            self::actor(*actor, known, out);
-            put_option(out, *fd);
-            out.push(state.number());
-        }
-        EventBody::Mini { substate, op, .. } => {
-            out.push(substate.number());
-            mini(op, known, out);
-        }
-        EventBody::LeftOut => {}
-        EventBody::Close { actor, exiting } => {
-            self::actor(*actor, known, out);
-            out.push(u8::from(*exiting));
-        }
-        EventBody::Eof { actor } => self::actor(*actor, known, out),
+    match tuple {
+        Some(tuple) => socket(Socket { cookie, sk, tuple }, known),
+        None => socket(known.without_ends(cookie, sk), known),
     }
 }
 
-fn mini(op: &MiniOp, known: &mut Known, out: &mut Vec<u8>) {
-    match *op {
+fn state(change: &StateChange, known: &mut Known) {
+    let who = known.task_if_any(change.actor);
+    known.shape(kind::STATE, |out| {
+        out.push(change.old.number());
+        out.push(change.new.number());
+        put(out, u64::from(change.flags));
+        put(out, u64::from(change.err));
+        put_option(out, common(change.recv_q));
+        put_option(out, common(change.send_q));
+        put(out, who);
+    });
+    queues(change.recv_q, change.send_q, known);
+}
+
+/// The length of a queue, where it is one that many records have.
+fn common(queue: u32) -> Option<u32> {
+    (queue <= 1).then_some(queue)
+}
+
+/// The lengths that are not in the shape.
+fn queues(recv_q: u32, send_q: u32, known: &mut Known) {
+    for queue in [recv_q, send_q] {
+        if common(queue).is_none() {
+            put(known.columns.of(Column::Numbers), u64::from(queue));
+        }
+    }
+}
+
+fn mini(op: MiniOp, who: u64, out: &mut Vec<u8>) {
+    match op {
         MiniOp::Armed { timeout_ns } => {
             out.push(1);
             put(out, timeout_ns);
         }
-        MiniOp::Cancelled { cause, actor } => {
+        MiniOp::Cancelled { cause, .. } => {
             out.push(2);
             put(out, of_cause(cause));
-            actor_if_any(actor, known, out);
+            put(out, who);
         }
         MiniOp::Killed { cause } => {
             out.push(3);
@@ -155,147 +168,219 @@ fn mini(op: &MiniOp, known: &mut Known, out: &mut Vec<u8>) {
     }
 }
 
-fn snapshot(snapshot: &SocketSnapshot, known: &mut Known, out: &mut Vec<u8>) {
-    let s = snapshot;
+fn snapshot(s: &SocketSnapshot, known: &mut Known) {
+    let (timer, left_ms) = of_timer(s.timer);
+    known.shape(kind::SOCKET, |out| {
+        out.push(s.state.number());
+        out.push(u8::from(s.mini) | u8::from(s.mptcp) << 1);
+        put(out, u64::from(s.uid));
+        put_option(out, common(s.recv_q));
+        put_option(out, common(s.send_q));
+        out.push(timer);
+        put_option(out, s.shutdown.map(u32::from));
+        out.push(u8::from(s.cgroup.is_some()));
+        put(out, s.cgroup.unwrap_or(0));
+        put_option(out, s.drops);
+    });
     time(s.at, known);
-    shown(s.cookie, s.tuple, known, out);
-    out.push(s.state.number());
-    out.push(u8::from(s.mini) | u8::from(s.mptcp) << 1);
-    for number in [s.inode, s.uid, s.recv_q, s.send_q] {
-        put(out, u64::from(number));
+    shown(s.cookie, s.tuple, known);
+    queues(s.recv_q, s.send_q, known);
+    let numbers = known.columns.of(Column::Numbers);
+    put(numbers, u64::from(s.inode));
+    for ms in [s.last_ack_recv_ms, s.last_data_recv_ms, s.last_data_sent_ms] {
+        put_option(numbers, ms);
     }
-    let (timer, left_ms) = match s.timer {
-        Timer::Off => (0, 0),
-        Timer::Retransmit { left_ms } => (1, left_ms),
-        Timer::Keepalive { left_ms } => (2, left_ms),
-        Timer::TimeWait { left_ms } => (3, left_ms),
-        Timer::Probe { left_ms } => (4, left_ms),
-    };
-    out.push(timer);
-    put(out, u64::from(left_ms));
-    for ms in [
-        s.last_ack_recv_ms,
-        s.last_data_recv_ms,
-        s.last_data_sent_ms,
-        s.shutdown.map(u32::from),
-    ] {
-        put_option(out, ms);
-    }
-    out.push(u8::from(s.cgroup.is_some()));
-    put(out, s.cgroup.unwrap_or(0));
-    put_option(out, s.drops);
+    put(known.columns.of(Column::Timers), u64::from(left_ms));
 }
 
-fn overflow(overflow: &Overflow, known: &mut Known, out: &mut Vec<u8>) {
-    let o = overflow;
+fn overflow(o: &Overflow, known: &mut Known) -> Result<(), TooLong> {
+    alone(kind::OVERFLOW, known, |out| {
+        put_delta(out, o.first.0, o.at.0);
+        put(out, o.dropped);
+        put(out, u64::from(o.queue));
+        put(out, u64::from(o.limit));
+    })?;
     time(o.at, known);
-    shown(o.cookie, o.tuple, known, out);
-    put_delta(out, o.first.0, o.at.0);
-    put(out, o.dropped);
-    put(out, u64::from(o.queue));
-    put(out, u64::from(o.limit));
+    shown(o.cookie, o.tuple, known);
+    Ok(())
 }
 
-fn define(definition: &Definition, known: &mut Known, out: &mut Vec<u8>) {
+fn define(definition: &Definition, known: &mut Known) -> Result<(), TooLong> {
     match definition {
         Definition::Holders { cookie, holders } => {
-            put_delta(out, *cookie, known.cookie);
-            put(out, holders.len() as u64);
-            for Holder { pid, fd, comm } in holders {
-                put(out, u64::from(*pid));
-                put(out, u64::from(*fd));
-                put_bytes(out, comm.as_bytes());
-            }
+            let before = known.cookie;
+            alone(kind::HOLDERS, known, |out| {
+                put_delta(out, *cookie, before);
+                put(out, holders.len() as u64);
+                for Holder { pid, fd, comm } in holders {
+                    put(out, u64::from(*pid));
+                    put(out, u64::from(*fd));
+                    put_bytes(out, comm.as_bytes());
+                }
+            })
         }
-        Definition::Process(process) => {
+        Definition::Process(process) => alone(kind::PROCESS, known, |out| {
             put(out, u64::from(process.pid));
             put(out, process.start_ns);
             put_bytes(out, process.comm.as_bytes());
             for text in [&process.cmdline, &process.cgroup, &process.container] {
-                self::text(text, out);
+                out.push(u8::from(text.is_some()));
+                put_bytes(out, text.as_deref().unwrap_or_default().as_bytes());
             }
-        }
-        Definition::FinTimeout { netns, ns } => {
+        }),
+        Definition::FinTimeout { netns, ns } => alone(kind::FIN_TIMEOUT, known, |out| {
             put(out, u64::from(*netns));
             put(out, *ns);
+        }),
+        Definition::Note(note) => {
+            let text = note.as_bytes();
+            alone(kind::NOTE, known, |out| put_bytes(out, text))
         }
-        Definition::Note(note) => put_bytes(out, note.as_bytes()),
     }
 }
 
-fn text(text: &Option<Arc<str>>, out: &mut Vec<u8>) {
-    out.push(u8::from(text.is_some()));
-    put_bytes(out, text.as_deref().unwrap_or_default().as_bytes());
+/// A record without a shape.
+fn alone(kind: u64, known: &mut Known, fields: impl FnOnce(&mut Vec<u8>)) -> Result<(), TooLong> {
+    let mut written = std::mem::take(&mut known.scratch);
+    written.clear();
+    fields(&mut written);
+    let length = written.len();
+    let fits = length <= MAX_BLOCK_BYTES / 2;
+    if fits {
+        known.columns.of(Column::Shapes).push(0);
+        let records = known.columns.of(Column::Records);
+        put(records, kind);
+        put_bytes(records, &written);
+    }
+    known.scratch = written;
+    fits.then_some(()).ok_or(TooLong(length))
 }
 
-/// Times stand together, apart from the records: these compress much better without them.
 fn time(at: Mono, known: &mut Known) {
-    put_delta(&mut known.times, at.0, known.at);
-    known.at = at.0;
+    known.times.put(at.0, known.columns.of(Column::Times));
 }
 
 /// A socket whose address is not known.
-fn shown(cookie: u64, tuple: Tuple, known: &mut Known, out: &mut Vec<u8>) {
-    let (sk, tuple) = (0, Some(tuple));
-    socket(Socket { cookie, sk, tuple }, known, out);
+fn shown(cookie: u64, tuple: crate::tuple::Tuple, known: &mut Known) {
+    let sk = 0;
+    socket(Socket { cookie, sk, tuple }, known);
 }
 
-fn socket(socket: Socket, known: &mut Known, out: &mut Vec<u8>) {
-    if !known.sockets.refer(socket, 0, out) {
+fn socket(socket: Socket, known: &mut Known) {
+    let told = known.sockets.told();
+    if let Some(place) = known.sockets.find(&socket) {
+        put(known.columns.of(Column::Sockets), (told - place) as u64);
         return;
     }
-    put_delta(out, socket.cookie, known.cookie);
-    known.cookie = socket.cookie;
-    if known.kernel_addresses.refer(socket.sk, 0, out) {
-        out.extend_from_slice(&socket.sk.to_le_bytes());
+    known.columns.of(Column::Sockets).push(0);
+    let (back, like) = known.sockets.like(&socket);
+    let differs = like.difference(&socket);
+    let likes = known.columns.of(Column::Likes);
+    put(likes, back);
+    likes.push(differs);
+    if differs & differs::COOKIE != 0 {
+        put_delta(
+            known.columns.of(Column::Cookies),
+            socket.cookie,
+            known.cookie,
+        );
+        known.cookie = socket.cookie;
     }
-    out.push(u8::from(socket.tuple.is_some()));
-    if let Some(tuple) = socket.tuple {
-        self::tuple(tuple, known, out);
+    if differs & differs::ADDRESS != 0 {
+        let step = socket.sk.wrapping_sub(known.address).rotate_right(3);
+        put_delta(known.columns.of(Column::Addresses), step, 0);
+        known.address = socket.sk;
     }
-}
-
-fn tuple(tuple: Tuple, known: &mut Known, out: &mut Vec<u8>) {
-    end(tuple.local, known, out);
-    end(tuple.remote, known, out);
-    if known.namespaces.refer(tuple.netns, 0, out) {
-        put_option(out, tuple.netns);
-    }
-}
-
-fn end(end: SocketAddr, known: &mut Known, out: &mut Vec<u8>) {
-    if known.ips.refer(end.ip(), 0, out) {
-        match end.ip() {
-            IpAddr::V4(ip) => {
-                out.push(4);
-                out.extend_from_slice(&ip.octets());
-            }
-            IpAddr::V6(ip) => {
-                out.push(6);
-                out.extend_from_slice(&ip.octets());
-            }
+    let ends = [
+        (differs::LOCAL_IP, differs::LOCAL_PORT, socket.tuple.local),
+        (
+            differs::REMOTE_IP,
+            differs::REMOTE_PORT,
+            socket.tuple.remote,
+        ),
+    ];
+    for (ip, port, end) in ends {
+        if differs & ip != 0 {
+            self::ip(end.ip(), known);
+        }
+        if differs & port != 0 {
+            self::port(end.port(), known);
         }
     }
-    out.extend_from_slice(&end.port().to_le_bytes());
+    if differs & differs::NAMESPACE != 0 {
+        let netns = socket.tuple.netns;
+        let (number, new) = known.namespaces.number(netns);
+        put(known.columns.of(Column::Places), number);
+        if new {
+            put_option(known.columns.of(Column::Names), netns);
+        }
+    }
+    known.sockets.push(socket);
 }
 
-fn actor_if_any(actor: Option<Actor>, known: &mut Known, out: &mut Vec<u8>) {
-    match actor {
-        None => put(out, 0),
-        Some(actor) => actor_from(actor, 1, known, out),
+fn port(port: u16, known: &mut Known) {
+    let back = known.ports.back(port);
+    known.columns.of(Column::Places).push(back.unwrap_or(0));
+    if back.is_none() {
+        known.ports.push(port);
+        let ports = known.columns.of(Column::Ports);
+        ports.extend_from_slice(&port.to_le_bytes());
     }
 }
 
-fn actor(actor: Actor, known: &mut Known, out: &mut Vec<u8>) {
-    actor_from(actor, 0, known, out);
+fn ip(ip: IpAddr, known: &mut Known) {
+    let (number, new) = known.ips.number(ip);
+    put(known.columns.of(Column::Places), number);
+    if !new {
+        return;
+    }
+    let names = known.columns.of(Column::Names);
+    match ip {
+        IpAddr::V4(ip) => {
+            names.push(4);
+            names.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            names.push(6);
+            names.extend_from_slice(&ip.octets());
+        }
+    }
 }
 
-fn actor_from(actor: Actor, first: u64, known: &mut Known, out: &mut Vec<u8>) {
-    if known.actors.refer(actor, first, out) {
-        put(out, u64::from(actor.pid));
-        put(out, u64::from(actor.tid));
-        put(out, actor.start_ns);
-        put(out, actor.cgroup);
-        put_bytes(out, actor.comm.as_bytes());
+impl Known {
+    /// The number of a task, 0 where there is none; it is told if it is new.
+    fn task_if_any(&mut self, actor: Option<Actor>) -> u64 {
+        actor.map_or(0, |actor| self.task(actor))
+    }
+
+    fn task(&mut self, actor: Actor) -> u64 {
+        let (number, new) = self.tasks.number(actor);
+        if new {
+            let names = self.columns.of(Column::Names);
+            put(names, u64::from(actor.pid));
+            put(names, u64::from(actor.tid));
+            put(names, actor.start_ns);
+            put(names, actor.cgroup);
+            put_bytes(names, actor.comm.as_bytes());
+        }
+        number
+    }
+
+    /// Tells the shape of a record; it is described if it is new.
+    fn shape(&mut self, kind: u64, fields: impl FnOnce(&mut Vec<u8>)) {
+        self.scratch.clear();
+        put(&mut self.scratch, kind);
+        let begin = self.scratch.len();
+        fields(&mut self.scratch);
+        if let Some(number) = self.shapes.get(&self.scratch[..]) {
+            put(self.columns.of(Column::Shapes), *number);
+            return;
+        }
+        self.columns.of(Column::Shapes).push(0);
+        let records = self.columns.of(Column::Records);
+        put(records, kind);
+        put_bytes(records, &self.scratch[begin..]);
+        let number = self.shapes.len() as u64 + 1;
+        self.shapes.insert(Box::from(&self.scratch[..]), number);
     }
 }

@@ -5,12 +5,15 @@
 //! block can be read by itself: what is torn or damaged loses its own block, and no other.
 
 mod block;
+mod columns;
 mod context;
 mod decode;
 mod encode;
 mod numbers;
+mod ports;
 mod reader;
 mod session;
+mod times;
 mod varint;
 mod within;
 mod writer;
@@ -24,7 +27,7 @@ pub const MAGIC: [u8; 8] = *b"\x89TCPT\r\n\x1a";
 /// A reader of another major version cannot read it.
 pub const MAJOR: u16 = 1;
 /// What was added since the major version; a reader of a lower one skips it.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Length of what stands before the first block.
 pub const PREAMBLE_BYTES: usize = 16;
 

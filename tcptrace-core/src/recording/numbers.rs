@@ -3,6 +3,7 @@
 
 use super::varint::Bad;
 use crate::cause::Cause;
+use crate::input::Timer;
 use crate::state::TcpState;
 use crate::tracker::Minisockets;
 
@@ -70,6 +71,28 @@ pub(super) fn cause(number: u64) -> Cause {
 /// States have the kernel's numbers.
 pub(super) fn state(number: u8) -> Result<TcpState, Bad> {
     TcpState::try_from(number).map_err(|_| Bad::Unknown)
+}
+
+/// The number of a timer, and what it has left.
+pub(super) fn of_timer(timer: Timer) -> (u8, u32) {
+    match timer {
+        Timer::Off => (0, 0),
+        Timer::Retransmit { left_ms } => (1, left_ms),
+        Timer::Keepalive { left_ms } => (2, left_ms),
+        Timer::TimeWait { left_ms } => (3, left_ms),
+        Timer::Probe { left_ms } => (4, left_ms),
+    }
+}
+
+pub(super) fn timer(number: u8, left_ms: u32) -> Result<Timer, Bad> {
+    Ok(match number {
+        0 => Timer::Off,
+        1 => Timer::Retransmit { left_ms },
+        2 => Timer::Keepalive { left_ms },
+        3 => Timer::TimeWait { left_ms },
+        4 => Timer::Probe { left_ms },
+        _ => return Err(Bad::Unknown),
+    })
 }
 
 pub(super) fn of_minisockets(minisockets: Minisockets) -> u64 {

@@ -1,7 +1,7 @@
 //! Any bytes to what is left of a recording in them.
 
 use super::block::{HEADER_BYTES, Header, SYNC, kind};
-use super::decode::decode;
+use super::decode::{decode_columns, decode_rows};
 use super::session::Session;
 use super::varint::{Bad, Cursor};
 use super::{Ending, MAGIC, MAJOR, PREAMBLE_BYTES};
@@ -195,9 +195,12 @@ impl Reader {
                 Ok(session) => Found::Item(Item::Session(Box::new(session))),
                 Err(_) => return Found::Damage,
             },
-            kind::RECORDS => {
+            kind::ROWS | kind::COLUMNS => {
                 let before = inputs.len();
-                let decoded = decode(payload, inputs);
+                let decoded = match header.kind {
+                    kind::ROWS => decode_rows(payload, inputs),
+                    _ => decode_columns(payload, inputs),
+                };
                 let known = (inputs.len() - before) as u64;
                 match decoded {
                     Ok(unknown) if known + unknown == u64::from(header.records) => {

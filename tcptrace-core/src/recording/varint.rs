@@ -51,6 +51,11 @@ impl<'a> Cursor<'a> {
         self.0.len()
     }
 
+    /// All that is left.
+    pub(super) fn all(&self) -> &'a [u8] {
+        self.0
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -5,16 +5,15 @@ use super::block::{self, kind};
 use super::context::Known;
 use super::encode::encode;
 use super::session::Session;
-use super::varint::{put, put_bytes};
-use super::{Ending, FULL_BLOCK_BYTES, MAX_BLOCK_BYTES, preamble};
+use super::varint::put;
+use super::{Ending, FULL_BLOCK_BYTES, preamble};
 use crate::input::Input;
 
 /// Writes one file of a recording.
 #[derive(Debug)]
 pub struct Writer {
+    /// The open block.
     known: Known,
-    /// The records of the open block, without their times.
-    open: Vec<u8>,
     open_records: u32,
     /// The number of the next block.
     number: u32,
@@ -24,7 +23,7 @@ pub struct Writer {
 /// An input that no block has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an input of {0} bytes is too long for a recording")]
-pub struct TooLong(usize);
+pub struct TooLong(pub(super) usize);
 
 impl Writer {
     /// Begins a file: what stands before its first input is appended to `out`.
@@ -37,7 +36,6 @@ impl Writer {
         }
         Writer {
             known: Known::default(),
-            open: Vec::with_capacity(2 * FULL_BLOCK_BYTES),
             open_records: 0,
             number: 2,
             records: 0,
@@ -49,13 +47,7 @@ impl Writer {
     /// # Errors
     /// If it is longer than half of what a block may be; then it is not in the block.
     pub fn append(&mut self, input: &Input) -> Result<(), TooLong> {
-        let before = self.open.len();
-        encode(input, &mut self.known, &mut self.open);
-        let length = self.open.len() - before;
-        if length > MAX_BLOCK_BYTES / 2 {
-            self.open.truncate(before);
-            return Err(TooLong(length));
-        }
+        encode(input, &mut self.known)?;
         self.open_records += 1;
         self.records += 1;
         Ok(())
@@ -63,7 +55,7 @@ impl Writer {
 
     /// Bytes in the open block: what is lost if the program ends here.
     pub fn pending(&self) -> usize {
-        self.known.times.len() + self.open.len()
+        self.known.columns.bytes()
     }
 
     /// Whether the open block is long enough to be closed.
@@ -78,17 +70,13 @@ impl Writer {
 
     /// Closes the open block, if there is anything in it, and appends it to `out`.
     pub fn flush(&mut self, out: &mut Vec<u8>) {
-        if self.open.is_empty() {
+        if self.open_records == 0 {
             return;
         }
-        let mut payload = Vec::with_capacity(self.pending() + 4);
-        put_bytes(&mut payload, &self.known.times);
-        payload.extend_from_slice(&self.open);
-        block::put(kind::RECORDS, self.number, self.open_records, &payload, out);
+        let payload = self.known.finish();
+        block::put(kind::COLUMNS, self.number, self.open_records, &payload, out);
         self.number += 1;
         self.open_records = 0;
-        self.open.clear();
-        self.known.clear();
     }
 
     /// Ends the file: what is left is appended to `out`.

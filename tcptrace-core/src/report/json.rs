@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
+use super::cells;
 use crate::cause::Cause;
 use crate::change::{Change, View};
 use crate::owner::Holder;
@@ -149,8 +150,8 @@ impl Serialize for Line<'_> {
             out.serialize_field("age_min_ns", &min)?;
             out.serialize_field("age_max_ns", &max)?;
         }
-        out.serialize_field("local", &view.tuple.local.to_string())?;
-        out.serialize_field("remote", &view.tuple.remote.to_string())?;
+        out.serialize_field("local", &cells::end(view.tuple.local))?;
+        out.serialize_field("remote", &cells::end(view.tuple.remote))?;
         out.serialize_field("netns", &view.tuple.netns)?;
         out.serialize_field("role", &view.role.map(|r| r.name()))?;
         out.serialize_field("pid", &owner.pid)?;

@@ -27,13 +27,15 @@ pub struct Column {
 /// A table whose columns have got their widths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table<'a> {
-    columns: &'a [Column],
+    columns: Cow<'a, [Column]>,
     /// 0: left out.
     widths: Vec<usize>,
     terminal: Option<usize>,
 }
 
 const GAP: usize = 2;
+/// Most lines for a pipe have fewer bytes than this.
+const USUAL: usize = 160;
 
 impl<'a> Table<'a> {
     /// Distributes a terminal of so many columns; `None`: as wide as it gets, for a pipe.
@@ -68,9 +70,18 @@ impl<'a> Table<'a> {
             left -= more;
         }
         Table {
-            columns,
+            columns: Cow::Borrowed(columns),
             widths,
             terminal,
+        }
+    }
+
+    /// A table with columns of its own, for many lines.
+    pub fn into_owned(self) -> Table<'static> {
+        Table {
+            columns: Cow::Owned(self.columns.into_owned()),
+            widths: self.widths,
+            terminal: self.terminal,
         }
     }
 
@@ -99,7 +110,7 @@ impl<'a> Table<'a> {
     ///
     /// For a pipe nothing is cut, even where a cell is wider than its column was said to be.
     pub fn row(&self, cells: &[String]) -> String {
-        let mut line = String::new();
+        let mut line = String::with_capacity(USUAL);
         let mut blanks = 0;
         let mut first = true;
         for ((column, wide), cell) in self.columns.iter().zip(&self.widths).zip(cells) {
@@ -121,7 +132,7 @@ impl<'a> Table<'a> {
             };
             // Blanks are owed, so that no line ends with them.
             if !cell.is_empty() {
-                line.extend(std::iter::repeat_n(' ', blanks + before));
+                push_blanks(&mut line, blanks + before);
                 line.push_str(&cell);
                 blanks = after;
             } else {
@@ -135,7 +146,19 @@ impl<'a> Table<'a> {
 /// Columns of a terminal that a text takes. What may be wide or narrow counts as wide: better a
 /// gap than a wrapped line.
 pub fn width(text: &str) -> usize {
-    text.chars().map(char_width).sum()
+    match text.is_ascii() {
+        true => text.len(),
+        false => text.chars().map(char_width).sum(),
+    }
+}
+
+fn push_blanks(line: &mut String, mut count: usize) {
+    const BLANKS: &str = "                                ";
+    while count > 0 {
+        let some = count.min(BLANKS.len());
+        line.push_str(&BLANKS[..some]);
+        count -= some;
+    }
 }
 
 /// The text in at most `wide` columns, with `…` where something is missing.

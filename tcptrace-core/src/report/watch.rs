@@ -43,8 +43,7 @@ pub struct Style {
 pub struct Printer {
     style: Style,
     anchor: WallAnchor,
-    columns: Vec<Column>,
-    usual: Vec<usize>,
+    table: Table<'static>,
 }
 
 impl Printer {
@@ -58,18 +57,18 @@ impl Printer {
         if style.wide {
             columns.extend(WIDE);
         }
-        let (columns, usual) = columns.into_iter().unzip();
+        let (columns, usual): (Vec<Column>, Vec<usize>) = columns.into_iter().unzip();
+        let table = Table::new(&columns, &usual, style.width).into_owned();
         Printer {
             style,
             anchor,
-            columns,
-            usual,
+            table,
         }
     }
 
     /// The line above the first.
     pub fn header(&self) -> String {
-        self.paint(&self.table().header(), BOLD)
+        self.paint(self.table.header(), BOLD)
     }
 
     /// The line of a change.
@@ -84,7 +83,7 @@ impl Printer {
                     cells::verdict(view),
                 ],
             ),
-            Change::Stuck(view) => self.paint(&self.row(view, stuck(view)), stuck_color(view)),
+            Change::Stuck(view) => self.paint(self.row(view, stuck(view)), stuck_color(view)),
             Change::Resolved { view, next, cause } => self.sentence(
                 view,
                 ("resolved", GREEN),
@@ -119,11 +118,7 @@ impl Printer {
         if self.style.wide {
             row.extend([cells::container(view), cells::cmdline(view)]);
         }
-        self.table().row(&row)
-    }
-
-    fn table(&self) -> Table<'_> {
-        Table::new(&self.columns, &self.usual, self.style.width)
+        self.table.row(&row)
     }
 
     /// A line that is no row of the table: its first word says so. What matters most comes first,
@@ -143,19 +138,20 @@ impl Printer {
             .style
             .width
             .map_or(line.clone(), |w| cut(&line, w).into_owned());
-        self.paint(&line, color)
+        self.paint(line, color)
     }
 
-    fn paint(&self, line: &str, color: Color) -> String {
+    fn paint(&self, line: String, color: Color) -> String {
         match self.style.color && !color.is_empty() {
             true => format!("\x1b[{color}m{line}\x1b[0m"),
-            false => line.to_owned(),
+            false => line,
         }
     }
 
     fn time(&self, at: Mono) -> Option<String> {
+        let style = self.style.time.as_ref()?;
         let wall = jiff::Timestamp::from_nanosecond(i128::from(self.anchor.wall_ns(at)));
-        Some(match (self.style.time.as_ref()?, wall) {
+        Some(match (style, wall) {
             (TimeStyle::Monotonic, _) => at.0.to_string(),
             (TimeStyle::SinceStart, _) => {
                 let us = at.since(self.anchor.mono) / 1_000;
@@ -197,8 +193,8 @@ fn stuck(view: &View) -> [String; 8] {
         view.state.to_string(),
         cells::pid_fd(view),
         cells::comm(view),
-        view.tuple.local.to_string(),
-        view.tuple.remote.to_string(),
+        cells::end(view.tuple.local),
+        cells::end(view.tuple.remote),
         cells::recv_q(view),
         cells::verdict(view),
     ]
@@ -228,8 +224,8 @@ fn transition(view: &View, next: TcpState, cause: Cause) -> [String; 8] {
         view.id.to_string(),
         cells::pid(view),
         cells::comm(view),
-        view.tuple.local.to_string(),
-        view.tuple.remote.to_string(),
+        cells::end(view.tuple.local),
+        cells::end(view.tuple.remote),
         format!("{:<11} -> {next}", view.state),
         cells::milliseconds(view.age),
         cause.text().to_owned(),

@@ -1,7 +1,9 @@
 //! How many connections are in which state right now, without a look at each of them.
 
 use super::Tracker;
-use crate::condition::Numbers;
+use super::conn::Conn;
+use crate::condition::{Condition, Numbers};
+use crate::filter::Filter;
 use crate::state::{ALL, TcpState};
 use crate::time::{Age, Mono};
 
@@ -56,10 +58,12 @@ impl Tracker {
         self.census_at(self.now)
     }
 
-    /// What conditions are about, at `now`, to which time may not have come here yet.
-    pub fn numbers(&self, now: Mono) -> Numbers {
+    /// What this condition is about, at `now`, to which time may not have come here yet.
+    pub fn numbers(&self, condition: &Condition, now: Mono) -> Numbers {
+        let counts = !condition.states().is_empty();
+        let census = counts.then(|| self.census_at(now.max(self.now)));
         Numbers {
-            census: self.census_at(now.max(self.now)),
+            census: census.unwrap_or_default(),
             lost: self.loss().total(),
             overflow: self.overflows.dropped(),
             no_port: self.no_port,
@@ -68,14 +72,19 @@ impl Tracker {
 
     fn census_at(&self, now: Mono) -> Census {
         let filter = &self.options.filter;
-        let by_owner = filter.asks_for_owner();
+        let (by_owner, by_tuple) = (
+            filter.asks_for_owner(),
+            filter.of_tuples() != Filter::default() || filter.within.is_some(),
+        );
+        let selected = |cookie, conn: &Conn| match (by_owner, by_tuple) {
+            (true, _) => filter.selects(&conn.view(cookie, now, &self.world)),
+            (false, true) => filter.selects_tuple(&conn.tuple),
+            (false, false) => true,
+        };
         let mut census = Census::default();
         self.conns
             .iter()
-            .filter(|(cookie, conn)| match by_owner {
-                true => filter.selects(&conn.view(**cookie, now, &self.world)),
-                false => filter.selects_tuple(&conn.tuple),
-            })
+            .filter(|(cookie, conn)| selected(**cookie, conn))
             .for_each(|(_, conn)| census.add(conn.state, conn.entered.age(now)));
         census
     }
@@ -83,7 +92,81 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Minisockets, Options};
     use super::*;
+    use crate::input::{Event, EventBody, Input, StateChange};
+    use crate::state::StateSet;
+    use crate::tuple::Tuple;
+
+    /// A tracker of what `filter` selects, which has seen these changes.
+    fn tracker(filter: Filter, changes: &[(u64, Tuple, TcpState, TcpState)]) -> Tracker {
+        let mut tracker = Tracker::new(Options {
+            filter,
+            transitions: StateSet::EMPTY,
+            by: Vec::new(),
+            minisockets: Minisockets::Ignored,
+            overflows_seen: true,
+            selective: false,
+            polled_ns: None,
+            mode: "full".to_owned(),
+        });
+        for (number, (cookie, tuple, old, new)) in changes.iter().enumerate() {
+            let change = StateChange {
+                tuple: *tuple,
+                old: *old,
+                new: *new,
+                flags: 0,
+                err: 0,
+                recv_q: 0,
+                send_q: 0,
+                actor: None,
+            };
+            let event = Event {
+                at: Mono(1_000 * (1 + number as u64)),
+                cpu: 0,
+                cookie: *cookie,
+                sk: *cookie,
+                body: EventBody::State(change),
+            };
+            tracker.apply(&Input::Kernel(event), &mut Vec::new());
+        }
+        tracker
+    }
+
+    #[test]
+    fn what_the_filter_selects_is_counted() {
+        use TcpState::{Close, CloseWait, Established, SynSent};
+        let tuple = |local: &str| {
+            let end = |text: &str| text.parse().expect("an end");
+            Tuple::new(end(local), end("10.0.0.9:443"), Some(7))
+        };
+        let (one, other) = (tuple("10.1.0.5:1"), tuple("10.2.0.5:2"));
+        let changes = [
+            (1, one, Close, SynSent),
+            (1, one, SynSent, Established),
+            (1, one, Established, CloseWait),
+            (2, other, Close, SynSent),
+            (2, other, SynSent, Established),
+            (3, tuple("10.1.0.5:0"), Close, SynSent),
+            (3, tuple("10.1.0.5:0"), SynSent, Close),
+        ];
+        let condition: Condition = "established > 0".parse().expect("a condition");
+        for (nets, established) in [("0.0.0.0/0", 1), ("10.1.0.0/16", 0)] {
+            let filter = Filter {
+                local_nets: vec![nets.parse().expect("a network")],
+                ..Filter::default()
+            };
+            let tracker = tracker(filter, &changes);
+            let numbers = tracker.numbers(&condition, Mono(10_000));
+            let count = |state| numbers.census.of(state).count;
+            assert_eq!(count(Established), established, "{nets}");
+            assert_eq!(count(CloseWait), 1, "{nets}");
+            let oldest = numbers.census.of(CloseWait).oldest;
+            assert_eq!(oldest, Some(Age::Exact(7_000)), "{nets}");
+            assert_eq!(numbers.no_port, 1, "{nets}");
+            assert_eq!(tracker.census().of(CloseWait).count, 1, "{nets}");
+        }
+    }
 
     #[test]
     fn the_oldest_is_as_old_as_any_may_be() {

@@ -123,7 +123,7 @@ impl Tracker {
             conn.tuple = change.tuple;
             if !self.options.filter.selects_tuple(&conn.tuple) {
                 // Its ends were not known before.
-                self.due.remove(&(self.due_at(&conn), cookie));
+                self.due.remove(self.due_at(&conn), cookie);
                 return;
             }
         }

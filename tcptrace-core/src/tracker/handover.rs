@@ -21,7 +21,7 @@ impl Tracker {
         let mut due = Vec::new();
         #[expect(
             clippy::iter_over_hash_type,
-            reason = "each by itself, into an ordered set"
+            reason = "sorted before anything comes of it"
         )]
         for (cookie, conn) in &mut self.conns {
             conn.found = true;
@@ -33,7 +33,10 @@ impl Tracker {
                 ));
             }
         }
-        self.due.extend(due);
+        due.sort_unstable();
+        for (at, cookie) in due {
+            self.due.insert(at, cookie);
+        }
     }
 
     /// What was lost before the inputs that follow is not missing from them.
@@ -72,5 +75,38 @@ impl Tracker {
             Some(conn.view(key, self.now, &self.world))
         });
         all.filter(|view| self.options.filter.selects(view))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Minisockets, Options};
+    use super::*;
+    use crate::filter::Filter;
+    use crate::input::Input;
+    use crate::state::StateSet;
+
+    #[test]
+    fn what_was_lost_before_is_not_missing() {
+        let mut tracker = Tracker::new(Options {
+            filter: Filter::default(),
+            transitions: StateSet::EMPTY,
+            by: Vec::new(),
+            minisockets: Minisockets::Ignored,
+            overflows_seen: true,
+            selective: false,
+            polled_ns: None,
+            mode: "full".to_owned(),
+        });
+        let lost = |ring_full| Loss {
+            ring_full,
+            ..Loss::default()
+        };
+        tracker.lost_before(lost(5));
+        // What a file begins with tells it again.
+        for (total, missing) in [(5, 0), (7, 2)] {
+            tracker.apply(&Input::Lost(lost(total)), &mut Vec::new());
+            assert_eq!(tracker.summary().completeness.ring_full, missing);
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod census;
 mod conn;
+mod due;
 mod events;
 mod handover;
 mod overflow;
@@ -13,8 +14,8 @@ mod polled;
 mod stats;
 mod sweep;
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, VecDeque};
 
 use crate::cause::Cause;
 use crate::change::{Change, View};
@@ -29,6 +30,7 @@ use crate::verdict::Verdict;
 
 pub use census::{Census, Stay};
 use conn::{Birth, Conn, Entered, World};
+use due::Due;
 use overflow::Overflows;
 use parted::Parted;
 use polled::LastDump;
@@ -87,7 +89,7 @@ pub struct Tracker {
     /// Boxed: every event takes one out and puts it back.
     conns: Map<u64, Box<Conn>>,
     /// When which connection is to be shown.
-    due: BTreeSet<(Mono, u64)>,
+    due: Due,
     /// Minisockets whose timer was stopped, in the order of that.
     dying: VecDeque<(Mono, u64)>,
     /// Sockets born without a cookie, by address until their cookie is known.
@@ -134,7 +136,7 @@ impl Tracker {
             now: Mono(0),
             began: None,
             conns: Map::default(),
-            due: BTreeSet::new(),
+            due: Due::default(),
             dying: VecDeque::new(),
             births: Map::default(),
             dead: Map::default(),
@@ -158,27 +160,27 @@ impl Tracker {
         match input {
             Input::Kernel(event) => {
                 self.advance(event.at);
-                match event.body {
-                    EventBody::State(change) => self.state_change(event, &change, changes),
+                match &event.body {
+                    EventBody::State(change) => self.state_change(event, change, changes),
                     EventBody::Accept {
                         tuple,
                         actor,
                         fd,
                         state,
                     } => {
-                        self.accepted(event, tuple, actor, fd, state, changes);
+                        self.accepted(event, *tuple, *actor, *fd, *state, changes);
                     }
                     EventBody::Mini {
                         tuple,
                         substate,
                         op,
                     } => {
-                        self.mini(event, tuple, substate, op, changes);
+                        self.mini(event, *tuple, *substate, *op, changes);
                     }
                     EventBody::Close { actor, exiting } => {
-                        self.close(event, actor, exiting, changes);
+                        self.close(event, *actor, *exiting, changes);
                     }
-                    EventBody::Eof { actor } => self.eof(event, actor),
+                    EventBody::Eof { actor } => self.eof(event, *actor),
                     EventBody::LeftOut if event.cookie == 0 => {}
                     EventBody::LeftOut => self.leave_out(event.cookie),
                 }
@@ -215,7 +217,7 @@ impl Tracker {
 
     /// When a tick is owed.
     pub fn next_deadline(&self) -> Option<Mono> {
-        let due = self.due.first().map(|(at, _)| *at);
+        let due = self.due.first().map(|(at, _)| at);
         let dying = self.dying.front().map(|(at, _)| at.plus(REARM_NS));
         let overflow = self.overflows.next_due();
         due.into_iter().chain(dying).chain(overflow).min()
@@ -224,12 +226,12 @@ impl Tracker {
     /// The connections that a tick at `now` will show.
     pub fn wanted(&self, now: Mono) -> Vec<Wanted> {
         let mut wanted = Vec::new();
-        for (_, cookie) in self.due.range(..=(now, u64::MAX)) {
-            let Some(conn) = self.conns.get(cookie) else {
+        for (_, cookie) in self.due.by(now) {
+            let Some(conn) = self.conns.get(&cookie) else {
                 continue;
             };
             wanted.push(Wanted {
-                cookie: *cookie,
+                cookie,
                 tuple: conn.tuple,
                 mini: conn.mini,
                 unaccepted: conn.role == Some(Role::Unaccepted),
@@ -365,7 +367,7 @@ impl Tracker {
         if !watched && !told {
             return;
         }
-        self.due.remove(&(self.due_at(conn), cookie));
+        self.due.remove(self.due_at(conn), cookie);
         let age = conn.entered.age(at);
         let old_enough = age.at_least().is_some_and(|age| age >= self.min_age());
         let by_tuple = self.options.by.is_empty() && !self.options.filter.asks_for_owner();
@@ -428,7 +430,7 @@ impl Tracker {
                 return;
             }
         }
-        self.due.insert((self.due_at(conn), cookie));
+        self.due.insert(self.due_at(conn), cookie);
     }
 
     /// Moves `conn` on and puts it back.
@@ -448,11 +450,9 @@ impl Tracker {
     }
 
     fn show_due(&mut self, now: Mono, changes: &mut Vec<Change>) {
-        while let Some((at, cookie)) = self.due.first().copied() {
-            if at > now {
-                break;
-            }
-            self.due.pop_first();
+        while self.due.first().is_some_and(|(at, _)| at <= now)
+            && let Some((_, cookie)) = self.due.pop_first()
+        {
             let Some(conn) = self.conns.get_mut(&cookie) else {
                 continue;
             };
@@ -489,7 +489,7 @@ impl Tracker {
         };
         if self.options.filter.states.contains(conn.state) && !conn.shown {
             let due = self.due_at(conn);
-            self.due.insert((due, cookie));
+            self.due.insert(due, cookie);
         }
     }
 

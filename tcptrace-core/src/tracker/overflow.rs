@@ -67,7 +67,8 @@ impl Overflows {
     /// How much all of them have dropped.
     pub(super) fn dropped(&self) -> u64 {
         let dropped = |l: &Overflowing| l.last.dropped.saturating_sub(l.before);
-        self.listeners.values().map(dropped).sum()
+        let all = self.listeners.values().map(dropped);
+        all.fold(0, u64::saturating_add)
     }
 
     /// What was dropped so far is not counted any more.

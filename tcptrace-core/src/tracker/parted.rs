@@ -69,8 +69,8 @@ impl Tracker {
         };
         let key = self.parted.new_key(cookie);
         let due = self.due_at(&conn);
-        if self.due.remove(&(due, cookie)) {
-            self.due.insert((due, key));
+        if self.due.remove(due, cookie) {
+            self.due.insert(due, key);
         }
         self.conns.insert(key, conn);
     }

@@ -58,7 +58,7 @@ impl Tracker {
     pub(super) fn left_between(&mut self, cookie: u64, conn: &mut Conn, latest: Mono) {
         if self.polls() {
             // What is due goes by the time of entry.
-            self.due.remove(&(self.due_at(conn), cookie));
+            self.due.remove(self.due_at(conn), cookie);
             let unseen = latest.since(conn.touched);
             conn.entered.latest = conn.entered.latest.plus(unseen).min(latest);
             conn.entered.exact = false;

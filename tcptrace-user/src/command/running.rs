@@ -128,8 +128,8 @@ impl<S: Sink> Running<'_, S> {
         let recorder = self.pipeline.recorder();
         if recorder.is_some_and(|recorder| !recorder.introduced()) {
             self.warn(
-                "--ring has no room for the sockets that there are: nothing is held of what comes \
-                 before a trigger; give it more"
+                "--ring has no room for the sockets that there are: for now nothing is held of what \
+                 comes before a trigger; give it more"
                     .to_owned(),
             );
         }

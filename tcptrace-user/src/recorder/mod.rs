@@ -297,7 +297,7 @@ impl Recorder {
         let Some(held) = ring.take() else {
             self.file = Some(file);
             self.session.part += 1;
-            self.buffer.clear();
+            self.open_since = None;
             self.writer = Writer::begin(&self.session, &mut self.buffer);
             self.write();
             return Some(Dump::Bare(name));

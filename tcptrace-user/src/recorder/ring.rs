@@ -14,7 +14,7 @@ const LEAST: Duration = Duration::from_secs(1);
 const COST: u32 = 50;
 
 /// How long nothing is held where what a part begins with has no room.
-const RETRY: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Parts of a recording, the newest last.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ impl Ring {
         if let Some(part) = self.parts.back_mut() {
             part.introduction = part.bytes;
             part.took = part.since.elapsed();
-            // Another one has to fit beside it.
-            self.too_small |= part.bytes > self.size / 2;
+            // What follows needs room, too.
+            self.too_small |= part.bytes > self.size / 4 * 3;
         }
         if self.too_small {
             while self.parts.len() > 1 {
@@ -128,9 +128,12 @@ impl Ring {
         if self.too_small {
             return age >= RETRY;
         }
-        let own = (part.bytes + pending).saturating_sub(part.introduction);
+        let eighth = self.size / 8;
+        let bytes = part.bytes + pending;
+        let own = bytes.saturating_sub(part.introduction);
         let least = LEAST.max(part.took * COST);
-        own >= part.introduction.max(self.size / 8)
+        own >= part.introduction.max(eighth)
+            || bytes >= self.size - eighth
             || self.window.is_some_and(|w| age >= least.max(w / 4))
     }
 
@@ -222,7 +225,7 @@ mod tests {
         let mut ring = Ring::new(64 * KIB, None);
         let now = Instant::now();
         assert!(part(&mut ring, now, 4 * KIB, 4 * KIB));
-        for introduction in [33 * KIB, 70 * KIB] {
+        for introduction in [49 * KIB, 70 * KIB] {
             assert!(!part(&mut ring, now, introduction, 40 * KIB));
             assert_eq!((ring.bytes(), ring.since()), (0, None));
             assert!(ring.take().is_none() && !ring.is_due(0));
@@ -259,5 +262,9 @@ mod tests {
         part(&mut ring, now, 20 * KIB, 10 * KIB);
         assert!(!ring.is_due(0));
         assert!(ring.is_due(10 * KIB));
+        // And at the latest when there is hardly room.
+        assert!(part(&mut ring, now, 40 * KIB, 10 * KIB));
+        assert!(!ring.is_due(0));
+        assert!(ring.is_due(6 * KIB));
     }
 }

@@ -67,14 +67,13 @@ impl Recording {
     /// [`Usage`] if there is no such file, it is no recording, or they are not of one recording.
     pub(crate) fn open(files: &[PathBuf]) -> anyhow::Result<Recording> {
         let mut buffer = vec![0; CHUNK];
-        let mut missing = Missing::default();
         let mut parts = Vec::new();
         for file in files {
             parts.push(Part::open(file, &mut buffer)?);
         }
         parts.sort_by_key(|part| part.session.part);
         for pair in parts.windows(2) {
-            missing.gaps += u64::from(follow(&pair[0], &pair[1].session)?);
+            follow(&pair[0], &pair[1].session)?;
             if pair[0].session.part == pair[1].session.part {
                 let (one, other) = (&pair[0].name, &pair[1].name);
                 return Err(Usage::new(
@@ -91,7 +90,7 @@ impl Recording {
             // One file at least was typed.
             session: session.ok_or_else(|| Usage::new("no recording", "give a file"))?,
             parts,
-            missing,
+            missing: Missing::default(),
             buffer,
             read: 0,
             length,
@@ -138,11 +137,13 @@ impl Recording {
                 }
                 if let Some(part) = self.parts.pop_front() {
                     self.read += part.read;
+                    if let Some(next) = self.parts.front() {
+                        // By its last session, of which it may have had several.
+                        self.missing.gaps += u64::from(follow(&part, &next.session)?);
+                        return Ok(Step::More);
+                    }
                 }
-                Ok(match self.parts.is_empty() {
-                    true => Step::Done,
-                    false => Step::More,
-                })
+                Ok(Step::Done)
             }
             Item::Session(session) => {
                 // A file may hold several, one behind the other.

@@ -1,26 +1,43 @@
-//! Records back to inputs: checked, never trusting.
+//! Blocks of records one behind the other, as version 1.0 wrote them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use super::context::{Heard, Socket, look_back, referred};
-use super::numbers::{self, kind};
-use super::varint::{Bad, Cursor};
-use crate::cause::Cause;
-use crate::input::{
-    Definition, Event, EventBody, Input, Loss, MiniOp, Overflow, SocketSnapshot, StateChange,
-    Sweep, Timer,
-};
-use crate::owner::{Actor, Comm, Holder, Process};
+use super::{cause, held, ip, look_back, plain, sweep_end, task};
+use crate::input::{Event, EventBody, Input, MiniOp, Overflow, SocketSnapshot, StateChange, Sweep};
+use crate::owner::Actor;
+use crate::recording::numbers::{self, kind};
+use crate::recording::varint::{Bad, Cursor};
 use crate::time::Mono;
 use crate::tuple::Tuple;
+
+/// A socket as events name it.
+#[derive(Clone, Copy, Debug)]
+struct Socket {
+    cookie: u64,
+    sk: u64,
+    tuple: Option<Tuple>,
+}
+
+/// What the block has said already. A reference counts back from the newest.
+#[derive(Debug, Default)]
+struct Heard<'a> {
+    /// The times of the records that follow.
+    times: Cursor<'a>,
+    at: u64,
+    cookie: u64,
+    kernel_addresses: Vec<u64>,
+    ips: Vec<IpAddr>,
+    namespaces: Vec<Option<u32>>,
+    sockets: Vec<Socket>,
+    actors: Vec<Actor>,
+}
 
 /// Reads the records of a block. The inputs of all that are known are appended; gives how many
 /// records were skipped because they are not.
 ///
 /// # Errors
 /// If the bytes break the format. The inputs before that place have been appended.
-pub(super) fn decode(block: &[u8], inputs: &mut Vec<Input>) -> Result<u64, Bad> {
+pub(in crate::recording) fn decode(block: &[u8], inputs: &mut Vec<Input>) -> Result<u64, Bad> {
     let mut cursor = Cursor::new(block);
     let mut heard = Heard {
         times: Cursor::new(cursor.bytes()?),
@@ -45,48 +62,14 @@ fn input(kind: u64, cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<In
         kind::STATE | kind::ACCEPT | kind::MINI | kind::LEFT_OUT | kind::CLOSE | kind::EOF => {
             Input::Kernel(event(kind, cursor, heard)?)
         }
-        kind::LOST => Input::Lost(loss(cursor)?),
         kind::TICK => Input::Tick(time(heard)?),
         kind::SOCKET => Input::Socket(snapshot(cursor, heard)?),
         kind::SWEEP_BEGIN => Input::Sweep(Sweep::Begin { at: time(heard)? }),
-        kind::SWEEP_END => Input::Sweep(Sweep::End {
-            at: time(heard)?,
-            netns: inodes(cursor)?,
-            partly: inodes(cursor)?,
-            hidden: cursor.u32()?,
-        }),
-        kind::HOLDERS => Input::Define(Definition::Holders {
-            cookie: cursor.delta(heard.cookie)?,
-            holders: holders(cursor)?,
-        }),
-        kind::PROCESS => Input::Define(Definition::Process(Process {
-            pid: cursor.u32()?,
-            start_ns: cursor.number()?,
-            comm: comm(cursor)?,
-            cmdline: text(cursor)?,
-            cgroup: text(cursor)?,
-            container: text(cursor)?,
-        })),
-        kind::FIN_TIMEOUT => Input::Define(Definition::FinTimeout {
-            netns: cursor.u32()?,
-            ns: cursor.number()?,
-        }),
-        kind::NOTE => Input::Define(Definition::Note(utf8(cursor.bytes()?))),
+        kind::SWEEP_END => sweep_end(time(heard)?, cursor)?,
+        kind::HOLDERS => held(heard.cookie, cursor)?,
         kind::OVERFLOW => Input::Overflow(overflow(cursor, heard)?),
         kind::END => Input::End(time(heard)?),
-        _ => return Err(Bad::Unknown),
-    })
-}
-
-/// Totals of what was lost.
-pub(super) fn loss(cursor: &mut Cursor<'_>) -> Result<Loss, Bad> {
-    Ok(Loss {
-        ring_full: cursor.number()?,
-        recursion_missed: cursor.number()?,
-        map_full: cursor.number()?,
-        read_faults: cursor.number()?,
-        undecodable: cursor.number()?,
-        mptcp: cursor.number()?,
+        _ => plain(kind, cursor)?,
     })
 }
 
@@ -182,7 +165,7 @@ fn snapshot(cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<SocketSnap
         uid: cursor.u32()?,
         recv_q: cursor.u32()?,
         send_q: cursor.u32()?,
-        timer: timer(cursor)?,
+        timer: numbers::timer(cursor.byte()?, cursor.u32()?)?,
         last_ack_recv_ms: cursor.option()?,
         last_data_recv_ms: cursor.option()?,
         last_data_sent_ms: cursor.option()?,
@@ -208,59 +191,6 @@ fn overflow(cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<Overflow, 
         queue: cursor.u32()?,
         limit: cursor.u32()?,
     })
-}
-
-fn timer(cursor: &mut Cursor<'_>) -> Result<Timer, Bad> {
-    let timer = cursor.byte()?;
-    let left_ms = cursor.u32()?;
-    Ok(match timer {
-        0 => Timer::Off,
-        1 => Timer::Retransmit { left_ms },
-        2 => Timer::Keepalive { left_ms },
-        3 => Timer::TimeWait { left_ms },
-        4 => Timer::Probe { left_ms },
-        _ => return Err(Bad::Unknown),
-    })
-}
-
-fn holders(cursor: &mut Cursor<'_>) -> Result<Vec<Holder>, Bad> {
-    const LEAST: usize = 3;
-    let count = cursor.count(LEAST)?;
-    let holder = |_| {
-        Ok(Holder {
-            pid: cursor.u32()?,
-            fd: cursor.u32()?,
-            comm: comm(cursor)?,
-        })
-    };
-    (0..count).map(holder).collect()
-}
-
-fn inodes(cursor: &mut Cursor<'_>) -> Result<Vec<u32>, Bad> {
-    let count = cursor.count(1)?;
-    (0..count).map(|_| cursor.u32()).collect()
-}
-
-fn cause(cursor: &mut Cursor<'_>) -> Result<Cause, Bad> {
-    cursor.number().map(numbers::cause)
-}
-
-fn comm(cursor: &mut Cursor<'_>) -> Result<Comm, Bad> {
-    let bytes = cursor.bytes()?;
-    let mut comm = [0; 16];
-    let room = comm.get_mut(..bytes.len()).ok_or(Bad::Malformed)?;
-    room.copy_from_slice(bytes);
-    Ok(Comm::from_kernel(comm))
-}
-
-fn text(cursor: &mut Cursor<'_>) -> Result<Option<Arc<str>>, Bad> {
-    let known = cursor.byte()? != 0;
-    let bytes = cursor.bytes()?;
-    Ok(known.then(|| utf8(bytes)))
-}
-
-fn utf8(bytes: &[u8]) -> Arc<str> {
-    Arc::from(String::from_utf8_lossy(bytes))
 }
 
 fn time(heard: &mut Heard<'_>) -> Result<Mono, Bad> {
@@ -309,11 +239,7 @@ fn end(cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result<SocketAddr, Bad
     let ip = match referred(&heard.ips, cursor)? {
         Some(ip) => ip,
         None => {
-            let ip = match cursor.byte()? {
-                4 => IpAddr::from(cursor.array::<4>()?),
-                6 => IpAddr::from(cursor.array::<16>()?),
-                _ => return Err(Bad::Malformed),
-            };
+            let ip = ip(cursor)?;
             heard.ips.push(ip);
             ip
         }
@@ -337,13 +263,12 @@ fn actor_at(back: u64, cursor: &mut Cursor<'_>, heard: &mut Heard<'_>) -> Result
     if let Some(actor) = look_back(&heard.actors, back)? {
         return Ok(actor);
     }
-    let actor = Actor {
-        pid: cursor.u32()?,
-        tid: cursor.u32()?,
-        start_ns: cursor.number()?,
-        cgroup: cursor.number()?,
-        comm: comm(cursor)?,
-    };
+    let actor = task(cursor)?;
     heard.actors.push(actor);
     Ok(actor)
+}
+
+/// Reads a reference; `None`: the value follows.
+fn referred<T: Copy>(list: &[T], cursor: &mut Cursor<'_>) -> Result<Option<T>, Bad> {
+    look_back(list, cursor.number()?)
 }
