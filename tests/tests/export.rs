@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tcptrace_tests::export::{directory, packets, read, read_json};
 use tcptrace_tests::lab::Lab;
 use tcptrace_tests::recording::{Run, bustle, lines, run, text};
 use tcptrace_tests::require;
+use tcptrace_tests::tcptrace::tracer_path;
 
 fn stored() -> PathBuf {
     directory("recordings").join("lifecycle-1.0.rec")
@@ -196,6 +198,23 @@ fn wireshark(file: &Path) {
             false => "|||1|6|synthetic: ",
         };
         assert!(packet.starts_with(start), "{packet}");
+    }
+}
+
+#[test]
+fn bytes_are_not_for_a_terminal() {
+    require!(tracer, script);
+    let (tracer, stored) = (tracer_path(), stored());
+    for (format, code) in [("perfetto", 2), ("pcapng", 2), ("csv", 0)] {
+        let typed = format!(
+            "{} export -q {format} {}",
+            tracer.display(),
+            stored.display()
+        );
+        let mut script = Command::new("script");
+        let output = script.args(["-qec", &typed, "/dev/null"]).output();
+        let output = output.expect("script starts");
+        assert_eq!(output.status.code(), Some(code), "{format}: {output:?}");
     }
 }
 

@@ -127,9 +127,11 @@ impl Flow {
             }
             _ => None,
         };
+        if let (Some(from), Close) = (reset, next) {
+            return self.send(from, Kind::Rst).into_iter().collect();
+        }
         let sent: &[(usize, Kind)] = match (old, next) {
             _ if cause == Cause::EndNotSeen => &[],
-            (_, Close) if reset.is_some() => &[(reset.unwrap_or(local), Kind::Rst)],
             (SynSent, Established) => &[(peer, Kind::SynAck), (local, Kind::Ack)],
             (SynSent, SynRecv) => &[(peer, Kind::Syn), (local, Kind::SynAck)],
             (Listen, SynRecv) => &[(peer, Kind::Syn), (local, Kind::SynAck)],
