@@ -31,13 +31,10 @@ fn report(inputs: &[Input]) -> Report {
             states: StateSet::of(&STATES),
             ..Filter::default()
         },
-        transitions: StateSet::EMPTY,
         by: vec![Key::Comm, Key::Container],
         minisockets: Minisockets::Seen,
         overflows_seen: true,
-        selective: false,
-        polled_ns: None,
-        mode: "full".to_owned(),
+        ..Options::default()
     });
     let mut series = Series::new(StateSet::of(&STATES));
     for input in inputs {

@@ -6,10 +6,9 @@ use super::cells;
 use super::full::Report;
 use super::histogram::{Histogram, PERCENTILES};
 use super::snapshot::thousands;
-use super::summary::{Durations, StateLine};
-use super::summary_text;
+use super::summary_text::{self, NUMBERS, numbers};
 use super::svg::{self, xml};
-use crate::time::{Age, duration_text};
+use crate::time::duration_text;
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222;\
@@ -84,14 +83,15 @@ fn section(page: &mut String, title: &str, pictures: &[String]) {
     }
 }
 
-const NUMBERS: [&str; 11] = [
-    "before", "entered", "left", "open", "oldest", "min", "p50", "p90", "p99", "p99.9", "max",
-];
-
 fn states(page: &mut String, report: &Report) {
     page.push_str("<h2>States</h2>\n");
     let rows = report.summary.states.iter();
-    let rows = rows.map(|line| (vec![line.state.name().to_owned()], numbers(line)));
+    let rows = rows.map(|line| {
+        (
+            vec![line.state.name().to_owned()],
+            numbers(line, thousands).to_vec(),
+        )
+    });
     table(page, &["state"], &NUMBERS, rows.collect());
 }
 
@@ -111,43 +111,16 @@ fn groups(page: &mut String, report: &Report, top: usize) {
         lines.map(move |line| {
             let mut names = key.clone();
             names.push(line.state.name().to_owned());
-            (names, numbers(line))
+            (names, numbers(line, thousands).to_vec())
         })
     });
-    let mut titles: Vec<&str> = summary.by.iter().map(|key| key.name()).collect();
-    titles.push("state");
-    table(page, &titles, &NUMBERS, rows.collect());
+    let mut names: Vec<&str> = summary.by.iter().map(|key| key.name()).collect();
+    names.push("state");
+    table(page, &names, &NUMBERS, rows.collect());
     if summary.groups.len() > shown.len() {
         let more = summary.groups.len() - shown.len();
         let _ = writeln!(page, "<p>and {} more groups</p>", thousands(more as u64));
     }
-}
-
-fn numbers(line: &StateLine) -> Vec<String> {
-    let tilde = if line.estimated > 0 { "~" } else { "" };
-    let duration = |of: fn(&Durations) -> u64| {
-        let durations = line.durations.as_ref();
-        durations.map_or("-".to_owned(), |d| {
-            format!("{tilde}{}", duration_text(of(d)))
-        })
-    };
-    let oldest = match (line.open, line.oldest_open) {
-        (0, _) => "-".to_owned(),
-        (_, age) => age.unwrap_or(Age::Unknown).to_string(),
-    };
-    vec![
-        thousands(line.before),
-        thousands(line.entered),
-        thousands(line.left),
-        thousands(line.open),
-        oldest,
-        duration(|d| d.min_ns),
-        duration(|d| d.p50_ns),
-        duration(|d| d.p90_ns),
-        duration(|d| d.p99_ns),
-        duration(|d| d.p999_ns),
-        duration(|d| d.max_ns),
-    ]
 }
 
 fn percentiles(page: &mut String, report: &Report) {
@@ -204,7 +177,7 @@ fn table(
         let _ = write!(page, "<th class=\"name\">{}</th>", xml(name));
     }
     for number in numbers {
-        let _ = write!(page, "<th>{}</th>", xml(number));
+        let _ = write!(page, "<th>{}</th>", xml(&number.to_lowercase()));
     }
     page.push_str("</tr>\n");
     for (names, numbers) in rows {

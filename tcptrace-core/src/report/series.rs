@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::input::{Loss, SocketSnapshot, Sweep};
     use crate::report::snapshot::tests::{S, snapshot};
-    use crate::tracker::{Minisockets, Options};
+    use crate::tracker::Options;
 
     const STATES: [TcpState; 2] = [TcpState::Established, TcpState::CloseWait];
 
@@ -187,16 +187,7 @@ mod tests {
 
     impl Run {
         fn new() -> Run {
-            let mut options = Options {
-                filter: crate::filter::Filter::default(),
-                transitions: StateSet::EMPTY,
-                by: Vec::new(),
-                minisockets: Minisockets::Ignored,
-                overflows_seen: false,
-                selective: false,
-                polled_ns: None,
-                mode: String::new(),
-            };
+            let mut options = Options::default();
             options.filter.states = StateSet::of(&STATES);
             Run {
                 series: Series::new(options.filter.states),

@@ -66,7 +66,7 @@ pub(super) fn end(summary: &Summary, terminal: Option<usize>, color: bool) -> Ve
 const MAX_OVERFLOWS: usize = 10;
 
 /// `overflow of 127.0.0.1:9500 (nginx, pid 800): 9 connection attempts dropped, …`.
-pub(super) fn overflows(all: &[OverflowLine]) -> Vec<String> {
+fn overflows(all: &[OverflowLine]) -> Vec<String> {
     let told = all.iter().take(MAX_OVERFLOWS).map(|line| {
         format!(
             "overflow of {} ({}, pid {}): {}; {}",
@@ -112,7 +112,7 @@ pub fn completeness(c: &Completeness) -> String {
 }
 
 /// A table with one row per state, or a paragraph for each where the table does not fit.
-pub(super) fn block(by: &[Key], rows: Vec<Vec<String>>, terminal: Option<usize>) -> Vec<String> {
+fn block(by: &[Key], rows: Vec<Vec<String>>, terminal: Option<usize>) -> Vec<String> {
     let columns = columns(by);
     let table = Table::for_rows(&columns, &rows, None);
     let lines = std::iter::once(table.header()).chain(rows.iter().map(|row| table.row(row)));
@@ -122,7 +122,7 @@ pub(super) fn block(by: &[Key], rows: Vec<Vec<String>>, terminal: Option<usize>)
             let names = by.len() + 1;
             let titles: Vec<&str> = columns.iter().map(|column| column.title).collect();
             let rows = rows.iter();
-            rows.flat_map(|row| numbers(&titles, row, names, terminal))
+            rows.flat_map(|row| in_words(&titles, row, names, terminal))
                 .collect()
         }
         _ => lines,
@@ -130,7 +130,7 @@ pub(super) fn block(by: &[Key], rows: Vec<Vec<String>>, terminal: Option<usize>)
 }
 
 /// `close_wait: entered 255, left 4, open 251, …`.
-fn numbers(titles: &[&str], row: &[String], names: usize, terminal: usize) -> Vec<String> {
+fn in_words(titles: &[&str], row: &[String], names: usize, terminal: usize) -> Vec<String> {
     let name = format!("{}:", row[..names].join(" "));
     let pairs = titles.iter().zip(row).skip(names);
     let mut items: Vec<String> = pairs
@@ -166,10 +166,12 @@ pub(super) fn paragraph<'a>(
         .collect()
 }
 
+/// The titles of [`numbers`].
+pub(super) const NUMBERS: [&str; 11] = [
+    "BEFORE", "ENTERED", "LEFT", "OPEN", "OLDEST", "MIN", "P50", "P90", "P99", "P99.9", "MAX",
+];
+
 pub(super) fn columns(by: &[Key]) -> Vec<Column> {
-    let numbers = [
-        "BEFORE", "ENTERED", "LEFT", "OPEN", "OLDEST", "MIN", "P50", "P90", "P99", "P99.9", "MAX",
-    ];
     let column = |title, align| Column {
         title,
         align,
@@ -179,11 +181,20 @@ pub(super) fn columns(by: &[Key]) -> Vec<Column> {
     let names = by.iter().map(|key| key.title()).chain(["STATE"]);
     names
         .map(|title| column(title, Align::Left))
-        .chain(numbers.map(|title| column(title, Align::Right)))
+        .chain(NUMBERS.map(|title| column(title, Align::Right)))
         .collect()
 }
 
 pub(super) fn cells(key: &[Option<String>], line: &StateLine) -> Vec<String> {
+    let key = key.iter();
+    let key = key.map(|value| value.as_deref().map_or("?".to_owned(), escape));
+    key.chain([line.state.name().to_owned()])
+        .chain(numbers(line, |n| n.to_string()))
+        .collect()
+}
+
+/// What was counted of a state, with counts written as `count` does.
+pub(super) fn numbers(line: &StateLine, count: fn(u64) -> String) -> [String; 11] {
     let duration = |of: fn(&Durations) -> u64| {
         let durations = line.durations.as_ref();
         let tilde = if line.estimated > 0 { "~" } else { "" };
@@ -195,14 +206,11 @@ pub(super) fn cells(key: &[Option<String>], line: &StateLine) -> Vec<String> {
         (0, _) => "-".to_owned(),
         (_, age) => age.unwrap_or(Age::Unknown).to_string(),
     };
-    let key = key.iter();
-    let key = key.map(|value| value.as_deref().map_or("?".to_owned(), escape));
-    key.chain([
-        line.state.name().to_owned(),
-        line.before.to_string(),
-        line.entered.to_string(),
-        line.left.to_string(),
-        line.open.to_string(),
+    [
+        count(line.before),
+        count(line.entered),
+        count(line.left),
+        count(line.open),
         oldest,
         duration(|d| d.min_ns),
         duration(|d| d.p50_ns),
@@ -210,8 +218,7 @@ pub(super) fn cells(key: &[Option<String>], line: &StateLine) -> Vec<String> {
         duration(|d| d.p99_ns),
         duration(|d| d.p999_ns),
         duration(|d| d.max_ns),
-    ])
-    .collect()
+    ]
 }
 
 #[cfg(test)]

@@ -92,23 +92,16 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Minisockets, Options};
+    use super::super::Options;
     use super::*;
     use crate::input::{Event, EventBody, Input, StateChange};
-    use crate::state::StateSet;
     use crate::tuple::Tuple;
 
     /// A tracker of what `filter` selects, which has seen these changes.
     fn tracker(filter: Filter, changes: &[(u64, Tuple, TcpState, TcpState)]) -> Tracker {
         let mut tracker = Tracker::new(Options {
             filter,
-            transitions: StateSet::EMPTY,
-            by: Vec::new(),
-            minisockets: Minisockets::Ignored,
-            overflows_seen: true,
-            selective: false,
-            polled_ns: None,
-            mode: "full".to_owned(),
+            ..Options::default()
         });
         for (number, (cookie, tuple, old, new)) in changes.iter().enumerate() {
             let change = StateChange {

@@ -80,24 +80,13 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Minisockets, Options};
+    use super::super::Options;
     use super::*;
-    use crate::filter::Filter;
     use crate::input::Input;
-    use crate::state::StateSet;
 
     #[test]
     fn what_was_lost_before_is_not_missing() {
-        let mut tracker = Tracker::new(Options {
-            filter: Filter::default(),
-            transitions: StateSet::EMPTY,
-            by: Vec::new(),
-            minisockets: Minisockets::Ignored,
-            overflows_seen: true,
-            selective: false,
-            polled_ns: None,
-            mode: "full".to_owned(),
-        });
+        let mut tracker = Tracker::new(Options::default());
         let lost = |ring_full| Loss {
             ring_full,
             ..Loss::default()

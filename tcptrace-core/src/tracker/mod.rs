@@ -47,7 +47,7 @@ const REARM_NS: u64 = 50_000_000;
 const MAX_DEAD: usize = 65_536;
 
 /// What the user asked of the tracker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Which connections; `states` are those whose dwell times are measured and in which sockets
     /// are shown, `min_age_ns` is the age at which one is.
