@@ -71,7 +71,8 @@ impl Filter {
             && self.local_nets.is_empty()
             && self.remote_nets.is_empty()
             && self.family.is_none()
-            && self.netns.is_empty())
+            && self.netns.is_empty()
+            && self.within.is_none())
     }
 
     /// Whether the ends and the namespace are those asked for.

@@ -57,8 +57,9 @@ pub fn run(args: &[&str]) -> Vec<u8> {
     assert_eq!(
         output.status.code(),
         Some(0),
-        "{args:?}: {}",
-        text_of(&output.stderr)
+        "{args:?}: {}{}",
+        text_of(&output.stderr),
+        text_of(&output.stdout)
     );
     output.stdout
 }

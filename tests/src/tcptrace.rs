@@ -237,7 +237,7 @@ impl Tracer {
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 // How it was traced; each has a value.
-                "--hooks" | "--interval" | "--ring-size" | "--duration" | "-d" => {
+                "--btf" | "--hooks" | "--interval" | "--ring-size" | "--duration" | "-d" => {
                     args.next();
                 }
                 _ => {

@@ -112,7 +112,7 @@ fn a_recording_is_whole_although_the_output_is_not() {
     };
     for (output, file, code) in [head(0), head(2), full()] {
         assert_eq!(output.status.code(), Some(code), "{output:?}");
-        let told = text_of(&output.stderr).contains("cannot write to standard output");
+        let told = text_of(&output.stderr).contains("cannot write the output");
         assert_eq!(told, code != 0, "{output:?}");
         let told = lines(&run(&["replay", "--strict", "--json", text(&file)]));
         let leaked = leaked.s.id();

@@ -109,9 +109,9 @@ fn what_lingers_since_is_told_with_its_owner() {
     }
     recorder.stop();
     let asked = ["diff", text(&before), text(&after), "-s", "close_wait"];
-    let diff = &lines(&run(&[&asked[..], &["--by", "pid", "--json"]].concat()))[0];
+    let diff = &lines(&run(&[&asked[..], &["--by", "port", "--json"]].concat()))[0];
     let rows = diff["rows"].as_array().expect("rows");
-    // Every server is a process of its own.
+    // Every server has a port of its own.
     let grown = rows.iter().filter(|row| row["before"]["open"] == 0);
     assert_eq!(grown.count(), 2, "{diff}");
     let stayed = rows.iter().find(|row| row["before"]["open"] == 1);

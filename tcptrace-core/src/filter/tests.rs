@@ -71,6 +71,14 @@ fn every_field_that_is_set_must_hold() {
     check(false, |f| f.roles = vec![Role::Unaccepted]);
     check(true, |f| f.netns = vec![1, 4_026_531_840]);
     check(false, |f| f.netns = vec![1]);
+    let within = |port: &str| {
+        Some(Box::new(Filter {
+            local_ports: port.parse().unwrap(),
+            ..Filter::default()
+        }))
+    };
+    check(true, |f| f.within = within("41822"));
+    check(false, |f| f.within = within("443"));
     check(false, |f| {
         f.pids = vec![4711];
         f.netns = vec![1];
