@@ -110,6 +110,32 @@ pub(crate) struct Trace {
     pub(crate) interval_ns: u64,
 }
 
+impl Trace {
+    /// Of the filter's states, with nothing told of their transitions.
+    fn new(
+        begun: String,
+        terminal: Terminal,
+        filter: Filter,
+        duration_ns: Option<u64>,
+        typed: cli::Tracing,
+    ) -> Result<Trace, Usage> {
+        check_interval(&typed)?;
+        Ok(Trace {
+            terminal,
+            begun,
+            states: filter.states,
+            filter,
+            transitions: StateSet::EMPTY,
+            by: Vec::new(),
+            duration_ns,
+            ring_size: typed.ring_size,
+            hooks: typed.hooks,
+            btf: typed.btf,
+            interval_ns: typed.interval.unwrap_or(POLL_EVERY_NS),
+        })
+    }
+}
+
 /// How changes are printed.
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
@@ -162,7 +188,6 @@ impl Watch {
         let asked = states(&typed.filters.state);
         let mut filter = filter(typed.filters, WATCH_MIN_AGE_NS)?;
         filter.states = shown(asked);
-        check_interval(&typed.tracing)?;
         if filter.states.is_empty() && !typed.told.transitions {
             return Err(nothing_lingers(asked).into());
         }
@@ -173,27 +198,16 @@ impl Watch {
             (typed.told.json, typed.told.wide),
             transitions,
         );
+        let begun = format!("watching {}", filter.states);
         Ok(Watch {
             trace: Trace {
-                terminal: look.terminal,
-                begun: format!("watching {}", filter.states),
                 states: filter.states.union(transitions),
-                filter,
                 transitions,
                 by: typed.told.by,
-                duration_ns: typed.duration,
-                ring_size: typed.tracing.ring_size,
-                hooks: typed.tracing.hooks,
-                btf: typed.tracing.btf,
-                interval_ns: typed.tracing.interval.unwrap_or(POLL_EVERY_NS),
+                ..Trace::new(begun, look.terminal, filter, typed.duration, typed.tracing)?
             },
             look,
-            record: typed.record.map(|path| Place {
-                path,
-                force: false,
-                numbered: None,
-                owner: recording::sudo_owner(),
-            }),
+            record: typed.record.map(|path| recording::one_file(path, false)),
         })
     }
 }

@@ -3,7 +3,6 @@
 use super::Tracker;
 use super::conn::Conn;
 use crate::condition::{Condition, Numbers};
-use crate::filter::Filter;
 use crate::state::{ALL, TcpState};
 use crate::time::{Age, Mono};
 
@@ -72,14 +71,10 @@ impl Tracker {
 
     fn census_at(&self, now: Mono) -> Census {
         let filter = &self.options.filter;
-        let (by_owner, by_tuple) = (
-            filter.asks_for_owner(),
-            filter.of_tuples() != Filter::default() || filter.within.is_some(),
-        );
-        let selected = |cookie, conn: &Conn| match (by_owner, by_tuple) {
-            (true, _) => filter.selects(&conn.view(cookie, now, &self.world)),
-            (false, true) => filter.selects_tuple(&conn.tuple),
-            (false, false) => true,
+        let by_owner = filter.asks_for_owner();
+        let selected = |cookie, conn: &Conn| match by_owner {
+            true => filter.selects(&conn.view(cookie, now, &self.world)),
+            false => filter.selects_tuple(&conn.tuple),
         };
         let mut census = Census::default();
         self.conns
@@ -94,6 +89,7 @@ impl Tracker {
 mod tests {
     use super::super::Options;
     use super::*;
+    use crate::filter::Filter;
     use crate::input::{Event, EventBody, Input, StateChange};
     use crate::tuple::Tuple;
 

@@ -12,7 +12,6 @@ use tcptrace_core::tracker::Tracker;
 
 use super::play::{Shown, play};
 use super::trace::WRITE;
-use crate::error::EXIT_INCOMPLETE;
 use crate::options::Diff;
 use crate::pipeline::Sink;
 use crate::recorder::Progress;
@@ -30,22 +29,15 @@ pub(crate) fn run(options: &Diff) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let diff = tcptrace_core::report::diff::Diff::new(&before, &after);
-    let document = match options.json {
-        true => {
-            let mut line = serde_json::to_vec(&diff.to_json())?;
-            line.push(b'\n');
-            line
+    match options.json {
+        true => super::print_json(&diff.to_json())?,
+        false => {
+            let text = diff.to_text(options.all, options.terminal.width);
+            super::print(text.as_bytes()).context(WRITE)?;
         }
-        false => diff
-            .to_text(options.all, options.terminal.width)
-            .into_bytes(),
-    };
-    super::print(&document).context(WRITE)?;
+    }
     let complete = before.completeness.complete() && after.completeness.complete();
-    Ok(match options.excerpt.strict && !complete {
-        true => ExitCode::from(EXIT_INCOMPLETE),
-        false => ExitCode::SUCCESS,
-    })
+    Ok(super::verdict(options.excerpt.strict, complete))
 }
 
 fn summary(options: &Diff, file: &Path) -> anyhow::Result<Option<Summary>> {

@@ -5,8 +5,6 @@ mod tables;
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -21,10 +19,9 @@ use tcptrace_core::tracker::{self, Tracker};
 
 use super::play::{Shown, play};
 use crate::cli;
-use crate::error::EXIT_INCOMPLETE;
 use crate::options::Export;
 use crate::pipeline::Sink;
-use crate::recorder::{self, Place, Progress};
+use crate::recorder::{self, Progress};
 use crate::source::replay::Recording;
 
 /// Bytes that are written at once.
@@ -69,10 +66,10 @@ pub(crate) fn run(options: &Export) -> anyhow::Result<ExitCode> {
     options
         .terminal
         .notice(&summary_text::completeness(&completeness));
-    Ok(match options.excerpt.strict && !completeness.complete() {
-        true => ExitCode::from(EXIT_INCOMPLETE),
-        false => ExitCode::SUCCESS,
-    })
+    Ok(super::verdict(
+        options.excerpt.strict,
+        completeness.complete(),
+    ))
 }
 
 /// Writes one file; `None`: whoever read it went away.
@@ -82,7 +79,7 @@ fn write(
     tracker: tracker::Options,
     format: impl Format,
 ) -> anyhow::Result<Option<Summary>> {
-    let file = file(&options.place)?;
+    let file = recorder::output(&options.place)?;
     write_into(Some(file), options, recording, tracker, format)
 }
 
@@ -112,14 +109,6 @@ fn write_into(
         .end(&played.tracker, &summary)
         .context(super::trace::WRITE)?;
     Ok(Some(summary))
-}
-
-/// What the output goes to: standard output, or a file that only its owner can read.
-fn file(place: &Place) -> anyhow::Result<File> {
-    match place.path == Path::new("-") {
-        true => Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
-        false => recorder::create(&place.path, place),
-    }
 }
 
 /// A format on its way into a file.

@@ -18,8 +18,11 @@ mod watch;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+use trace::WRITE;
+
 use crate::cli::{Cli, Command};
-use crate::error::Usage;
+use crate::error::{EXIT_INCOMPLETE, Usage};
 use crate::kernel::plan::PlanOptions;
 use crate::options::{self, Terminal};
 
@@ -45,6 +48,21 @@ fn print(document: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(document)?;
     out.flush()
+}
+
+/// Prints one object as a line of JSON.
+fn print_json(object: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(object)?;
+    line.push(b'\n');
+    print(&line).context(WRITE)
+}
+
+/// How what reads recordings ends: `strict` wants them complete.
+fn verdict(strict: bool, complete: bool) -> ExitCode {
+    match strict && !complete {
+        true => ExitCode::from(EXIT_INCOMPLETE),
+        false => ExitCode::SUCCESS,
+    }
 }
 
 /// What `--hooks` asks of the plan.

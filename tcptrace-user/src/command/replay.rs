@@ -13,7 +13,7 @@ use tcptrace_core::tracker::Tracker;
 
 use super::play::{Shown, play};
 use super::trace::WRITE;
-use crate::error::{EXIT_INCOMPLETE, Usage};
+use crate::error::Usage;
 use crate::options::Replay;
 use crate::pipeline::Sink;
 use crate::recorder::Progress;
@@ -30,10 +30,10 @@ pub(crate) fn run(options: &Replay) -> anyhow::Result<ExitCode> {
         None => lines(options, recording)?,
         Some(wanted) => life(options, recording, Timeline::new(wanted.clone()))?,
     };
-    Ok(match options.excerpt.strict && complete == Some(false) {
-        true => ExitCode::from(EXIT_INCOMPLETE),
-        false => ExitCode::SUCCESS,
-    })
+    Ok(super::verdict(
+        options.excerpt.strict,
+        complete.unwrap_or(true),
+    ))
 }
 
 /// The lines of `watch`, and its summary. Whether the data is complete; `None`: whoever read it

@@ -1,6 +1,8 @@
 //! `tcptrace report`: how long sockets stayed in each state, how many were open when, and whose.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -17,10 +19,9 @@ use tcptrace_core::tracker::Tracker;
 
 use super::play::{Shown, play};
 use super::trace::{self, Recording, Traced, WRITE, cannot_write};
-use crate::error::EXIT_INCOMPLETE;
-use crate::options::{self, Source};
+use crate::options::{self, Source, Terminal};
 use crate::pipeline::{Recorded, Sink};
-use crate::recorder::{Destination, Progress};
+use crate::recorder::{self, Place, Progress};
 use crate::source::replay;
 
 /// Runs `tcptrace report`.
@@ -30,22 +31,20 @@ use crate::source::replay;
 /// one; if the recording cannot be read; if the report cannot be written.
 pub(crate) fn run(options: &options::Report) -> anyhow::Result<ExitCode> {
     // What cannot be written is not worth the wait.
-    let html = options.html.clone().map(Destination::open).transpose()?;
-    let svg = options.svg.clone().map(Destination::open).transpose()?;
+    let html = options.html.as_ref().map(Document::open).transpose()?;
+    let svg = options.svg.as_ref().map(Document::open).transpose()?;
     let Some(Made { report, recorded }) = make(options)? else {
         return Ok(ExitCode::SUCCESS);
     };
     let documents = html.is_some() || svg.is_some();
-    if let Some(destination) = html {
-        save(options, destination, &html::to_html(&report, options.top))?;
+    if let Some(document) = html {
+        document.save(&html::to_html(&report, options.top), &options.terminal)?;
     }
-    if let Some(destination) = svg {
-        save(options, destination, &svg::to_svg(&report))?;
+    if let Some(document) = svg {
+        document.save(&svg::to_svg(&report), &options.terminal)?;
     }
     if options.json {
-        let mut line = serde_json::to_vec(&ReportLine::new(&report))?;
-        line.push(b'\n');
-        super::print(&line).context(WRITE)?;
+        super::print_json(&ReportLine::new(&report))?;
     } else if !documents {
         let style = Style {
             terminal: options.terminal.width,
@@ -57,22 +56,42 @@ pub(crate) fn run(options: &options::Report) -> anyhow::Result<ExitCode> {
     }
     match recorded {
         Some(Err((name, error))) => Err(cannot_write(&name, error)),
-        _ => Ok(
-            match options.strict && !report.summary.completeness.complete() {
-                true => ExitCode::from(EXIT_INCOMPLETE),
-                false => ExitCode::SUCCESS,
-            },
-        ),
+        _ => Ok(super::verdict(
+            options.strict,
+            report.summary.completeness.complete(),
+        )),
     }
 }
 
-fn save(options: &options::Report, destination: Destination, document: &str) -> anyhow::Result<()> {
-    let name = destination.name();
-    destination
-        .put(document.as_bytes())
-        .map_err(|error| cannot_write(&name, error))?;
-    options.terminal.notice(&format!("wrote {name}"));
-    Ok(())
+/// A document that is to be written.
+struct Document<'a> {
+    place: &'a Place,
+    file: File,
+}
+
+impl Document<'_> {
+    fn open(place: &Place) -> anyhow::Result<Document<'_>> {
+        let file = recorder::output(place)?;
+        Ok(Document { place, file })
+    }
+
+    fn save(mut self, text: &str, terminal: &Terminal) -> anyhow::Result<()> {
+        let name = self.place.path.display();
+        let mut written = self.file.write_all(text.as_bytes());
+        let is_file = self.place.path != Path::new("-");
+        if is_file {
+            written = written.and_then(|()| self.file.sync_data());
+            if written.is_err() {
+                // Rather none of it than a part.
+                let _ = self.file.set_len(0);
+            }
+        }
+        written.with_context(|| format!("cannot write {name}"))?;
+        if is_file {
+            terminal.notice(&format!("wrote {name}"));
+        }
+        Ok(())
+    }
 }
 
 /// A report, and how it came to be.
@@ -98,22 +117,16 @@ fn make(options: &options::Report) -> anyhow::Result<Option<Made>> {
                 closed: excerpt.from.is_some(),
             };
             let played = play(recording, excerpt, tracker, &options.terminal, collector)?;
-            Ok(played.map(|played| Made {
-                report: report(
-                    &played.tracker,
-                    played.summary(),
-                    &played.sink,
-                    hist,
-                    anchor,
-                ),
-                recorded: None,
+            Ok(played.map(|played| {
+                let summary = played.summary();
+                Made {
+                    report: report(&played.tracker, summary, played.sink, hist, anchor),
+                    recorded: None,
+                }
             }))
         }
         Source::Live { trace, record } => {
-            let recording = match record {
-                None => None,
-                Some(place) => Some(Recording::Files(Destination::open(place.clone())?, None)),
-            };
+            let recording = Recording::beside(record.as_ref())?;
             let mut at = WallAnchor::default();
             let collector = |anchor| {
                 at = anchor;
@@ -130,7 +143,7 @@ fn make(options: &options::Report) -> anyhow::Result<Option<Made>> {
                     recorded,
                 } = traced;
                 Made {
-                    report: report(&tracker, tracker.summary(), &sink, hist, at),
+                    report: report(&tracker, tracker.summary(), sink, hist, at),
                     recorded,
                 }
             }))
@@ -141,11 +154,11 @@ fn make(options: &options::Report) -> anyhow::Result<Option<Made>> {
 fn report(
     tracker: &Tracker,
     summary: Summary,
-    collector: &Collector,
+    collector: Collector,
     hist: StateSet,
     anchor: WallAnchor,
 ) -> Report {
-    let mut series = collector.series.clone();
+    let mut series = collector.series;
     series.end(tracker);
     let hist = match hist.is_empty() {
         true => StateSet::all(),

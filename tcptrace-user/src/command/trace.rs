@@ -30,7 +30,7 @@ use crate::netns;
 use crate::options::Trace;
 use crate::pipeline::{Pipeline, Recorded, Sink};
 use crate::privileges::{self, Needs};
-use crate::recorder::{Destination, Flight, Recorder, Rotate};
+use crate::recorder::{Destination, Flight, Place, Recorder, Rotate};
 use crate::source::live::{Dumps, Live, OwnerFilter};
 use crate::source::self_check;
 use crate::source::start::{self, RING_BYTES, Scope};
@@ -45,6 +45,17 @@ pub(super) enum Recording {
     Files(Destination, Option<Rotate>),
     /// In memory, and in files where this comes to hold or a signal comes.
     Memory(Flight, Option<Condition>),
+}
+
+impl Recording {
+    /// In one file, where one is wanted beside what is printed.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(super) fn beside(place: Option<&Place>) -> anyhow::Result<Option<Recording>> {
+        let destination = place.cloned().map(Destination::open).transpose()?;
+        Ok(destination.map(|destination| Recording::Files(destination, None)))
+    }
 }
 
 /// What is left of a trace when it has ended.

@@ -6,7 +6,6 @@ use anyhow::Context as _;
 
 use super::trace::{self, Recording, Traced, WRITE, cannot_write};
 use crate::options::Watch;
-use crate::recorder::Destination;
 use crate::screen::Screen;
 
 /// Runs `tcptrace watch`.
@@ -15,10 +14,7 @@ use crate::screen::Screen;
 /// [`CannotRun`](crate::error::CannotRun) if this kernel or these privileges do not allow it; else
 /// what failed.
 pub(crate) fn run(options: &Watch) -> anyhow::Result<ExitCode> {
-    let recording = match &options.record {
-        None => None,
-        Some(place) => Some(Recording::Files(Destination::open(place.clone())?, None)),
-    };
+    let recording = Recording::beside(options.record.as_ref())?;
     let screen = |anchor| Screen::new(&options.look, anchor);
     let Some(traced) = trace::run(&options.trace, recording, None, screen)? else {
         return Ok(ExitCode::SUCCESS);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tcptrace_core::state::StateSet;
 
 use super::past::files;
-use super::recording::sudo_owner;
+use super::recording::one_file;
 use super::{Excerpt, Question, Terminal, states};
 use crate::cli::{self, Format};
 use crate::error::Usage;
@@ -50,12 +50,7 @@ impl Export {
         Ok(Export {
             format,
             files: files(typed.files)?,
-            place: Place {
-                path,
-                force: typed.force,
-                numbered: None,
-                owner: sudo_owner(),
-            },
+            place: one_file(path, typed.force),
             excerpt: Excerpt::resolve(typed.excerpt),
             states: states(&typed.filters.state),
             question: Question::resolve(typed.filters, true, Vec::new())?,

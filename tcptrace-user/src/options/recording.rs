@@ -9,18 +9,25 @@ use std::time::Duration;
 use tcptrace_core::condition::Condition;
 use tcptrace_core::state::StateSet;
 
-use super::{
-    POLL_EVERY_NS, Terminal, Trace, WATCH_MIN_AGE_NS, check_interval, filter, nothing_lingers,
-    shown, states,
-};
+use super::{Terminal, Trace, WATCH_MIN_AGE_NS, filter, nothing_lingers, shown, states};
 use crate::cli;
 use crate::error::Usage;
 use crate::recorder::{Flight, Place, Rotate};
 
 /// Who called sudo, if somebody did.
-pub(super) fn sudo_owner() -> Option<(u32, u32)> {
+fn sudo_owner() -> Option<(u32, u32)> {
     let id = |name| env::var(name).ok()?.parse().ok();
     id("SUDO_UID").zip(id("SUDO_GID"))
+}
+
+/// One file that belongs to whoever called sudo.
+pub(super) fn one_file(path: PathBuf, force: bool) -> Place {
+    Place {
+        path,
+        force,
+        numbered: None,
+        owner: sudo_owner(),
+    }
 }
 
 /// How long a dump goes on, unless told otherwise.
@@ -54,7 +61,6 @@ impl Record {
         let asked = states(&typed.filters.state);
         let mut filter = filter(typed.filters, WATCH_MIN_AGE_NS)?;
         filter.states = shown(asked);
-        check_interval(&typed.tracing)?;
         if filter.states.is_empty() {
             return Err(nothing_lingers(asked).into());
         }
@@ -85,24 +91,13 @@ impl Record {
             (Some(_), Some(condition)) => format!("armed: '{condition}' and SIGUSR1 trigger"),
         };
         let place = Place {
-            path,
-            force: typed.force,
             numbered: numbered.then_some(typed.keep),
-            owner: sudo_owner(),
+            ..one_file(path, typed.force)
         };
         Ok(Record {
             trace: Trace {
-                terminal,
-                begun,
                 states: traced,
-                filter,
-                transitions: StateSet::EMPTY,
-                by: Vec::new(),
-                duration_ns: typed.duration,
-                ring_size: typed.tracing.ring_size,
-                hooks: typed.tracing.hooks,
-                btf: typed.tracing.btf,
-                interval_ns: typed.tracing.interval.unwrap_or(POLL_EVERY_NS),
+                ..Trace::new(begun, terminal, filter, typed.duration, typed.tracing)?
             },
             way: match typed.ring {
                 None => Way::Files(place, rotate),

@@ -2,15 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use tcptrace_core::report::summary::Key;
 use tcptrace_core::state::StateSet;
 
 use super::past::{Excerpt, Question, files};
-use super::recording::sudo_owner;
-use super::{
-    POLL_EVERY_NS, Terminal, Trace, WATCH_MIN_AGE_NS, check_interval, dwelt_in, filter,
-    nothing_lingers, shown, states,
-};
+use super::recording::one_file;
+use super::{Terminal, Trace, WATCH_MIN_AGE_NS, dwelt_in, filter, nothing_lingers, shown, states};
 use crate::cli;
 use crate::error::Usage;
 use crate::recorder::Place;
@@ -69,12 +65,7 @@ impl Report {
             )
             .into());
         }
-        let place = |path: PathBuf| Place {
-            path,
-            force: typed.force,
-            numbered: None,
-            owner: sudo_owner(),
-        };
+        let place = |path: PathBuf| one_file(path, typed.force);
         let both = typed.html.as_ref().is_some_and(|out| out == Path::new("-"))
             && typed.svg.as_ref().is_some_and(|out| out == Path::new("-"));
         if both {
@@ -141,33 +132,19 @@ fn live(typed: cli::Report, hist: StateSet, terminal: Terminal) -> anyhow::Resul
         )
         .into());
     }
-    check_interval(&typed.tracing)?;
     let asked = states(&typed.filters.state);
     let mut filter = filter(typed.filters, WATCH_MIN_AGE_NS)?;
     filter.states = shown(asked).union(hist);
     if filter.states.is_empty() {
         return Err(nothing_lingers(asked).into());
     }
+    let begun = format!("tracing {} for a report", filter.states);
     Ok(Source::Live {
         trace: Box::new(Trace {
-            terminal,
-            begun: format!("tracing {} for a report", filter.states),
-            states: filter.states,
-            filter,
-            transitions: StateSet::EMPTY,
             by: typed.by,
-            duration_ns: typed.duration,
-            ring_size: typed.tracing.ring_size,
-            hooks: typed.tracing.hooks,
-            btf: typed.tracing.btf,
-            interval_ns: typed.tracing.interval.unwrap_or(POLL_EVERY_NS),
+            ..Trace::new(begun, terminal, filter, typed.duration, typed.tracing)?
         }),
-        record: typed.record.map(|path| Place {
-            path,
-            force: false,
-            numbered: None,
-            owner: sudo_owner(),
-        }),
+        record: typed.record.map(|path| one_file(path, false)),
     })
 }
 
@@ -198,11 +175,10 @@ impl Diff {
             )
             .into());
         }
-        let keys: Vec<Key> = typed.by;
         Ok(Diff {
             files: [typed.before, typed.after],
             excerpt: Excerpt::whole(typed.strict),
-            question: Question::resolve(typed.filters, false, keys)?,
+            question: Question::resolve(typed.filters, false, typed.by)?,
             all: typed.all,
             json: typed.json,
             terminal,

@@ -79,15 +79,6 @@ impl Destination {
         }
     }
 
-    /// Writes a whole document, which is all that the file gets.
-    ///
-    /// # Errors
-    /// If not all of it can be written; then there is none of it.
-    pub(crate) fn put(mut self, document: &[u8]) -> io::Result<()> {
-        self.write(document, 0)?;
-        self.sync()
-    }
-
     /// Ends the file and opens the next.
     pub(super) fn next(&mut self) -> io::Result<()> {
         self.sync()?;
@@ -172,6 +163,17 @@ pub(crate) fn check(place: &Place) -> anyhow::Result<()> {
         .map_err(|error| cannot_create(&name_of(place, 1), &error.into()))
 }
 
+/// What is no recording goes to standard output, or to a new file.
+///
+/// # Errors
+/// As of [`create`].
+pub(crate) fn output(place: &Place) -> anyhow::Result<File> {
+    match place.path == Path::new("-") {
+        true => Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
+        false => create(&place.path, place),
+    }
+}
+
 /// A new file of mode 0600. What a link leads to is not touched.
 ///
 /// # Errors
@@ -202,11 +204,9 @@ fn new_file(name: &Path, place: &Place) -> io::Result<File> {
 fn cannot_create(name: &Path, error: &io::Error) -> anyhow::Error {
     let name = name.display();
     let fix = match error.kind() {
-        ErrorKind::AlreadyExists => "give another name with -O, or --force to overwrite it",
-        ErrorKind::NotFound => {
-            "its directory does not exist: make it, or give another name with -O"
-        }
-        _ => "give another name with -O",
+        ErrorKind::AlreadyExists => "give another name, or --force to overwrite it",
+        ErrorKind::NotFound => "its directory does not exist: make it, or give another name",
+        _ => "give another name",
     };
     Usage::new(format!("cannot create {name}: {error}"), fix).into()
 }

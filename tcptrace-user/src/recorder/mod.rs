@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tcptrace_core::input::Input;
 use tcptrace_core::recording::{Ending, Session, Writer};
 
-pub(crate) use file::{Destination, Place, check, create};
+pub(crate) use file::{Destination, Place, check, create, output};
 use ring::Ring;
 
 use crate::clock;
