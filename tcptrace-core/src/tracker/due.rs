@@ -28,6 +28,9 @@ struct Entry {
 impl Due {
     pub(super) fn insert(&mut self, at: Mono, key: u64) {
         let what = (at, key);
+        if self.late.contains(&what) {
+            return;
+        }
         if self.queue.back().is_none_or(|last| last.what < what) {
             let there = true;
             self.queue.push_back(Entry { what, there });
@@ -49,7 +52,7 @@ impl Due {
     pub(super) fn remove(&mut self, at: Mono, key: u64) -> bool {
         let what = (at, key);
         let Some(entry) = self.find(what) else {
-            return !self.late.is_empty() && self.late.remove(&what);
+            return self.late.remove(&what);
         };
         let there = std::mem::replace(&mut entry.there, false);
         self.removed += usize::from(there);
@@ -116,6 +119,26 @@ mod tests {
 
     proptest! {
         #[test]
+        fn it_is_an_ordered_set_that_often_runs_empty(
+            steps in prop::collection::vec((0u8..4, 0u64..9, 0u64..2), 0..200),
+        ) {
+            let (mut due, mut set) = (Due::default(), BTreeSet::new());
+            for (what, at, key) in steps {
+                let at = Mono(at);
+                if what < 2 {
+                    due.insert(at, key);
+                    set.insert((at, key));
+                } else if let Some((at, key)) = set.range((at, key)..).next().copied() {
+                    prop_assert!(due.remove(at, key));
+                    set.remove(&(at, key));
+                }
+                let all: Vec<_> = set.iter().copied().collect();
+                prop_assert_eq!(due.by(Mono(u64::MAX)), all);
+                prop_assert_eq!(due.first(), set.first().copied());
+            }
+        }
+
+        #[test]
         fn it_is_an_ordered_set(steps in prop::collection::vec((0u8..8, 0u64..40, 0u64..3), 0..400)) {
             let (mut due, mut set) = (Due::default(), BTreeSet::new());
             for (number, (what, at, key)) in steps.into_iter().enumerate() {
@@ -134,6 +157,20 @@ mod tests {
                 prop_assert_eq!(due.by(at), by);
             }
         }
+    }
+
+    #[test]
+    fn what_came_too_late_stands_once_when_the_queue_has_run_empty() {
+        let mut due = Due::default();
+        due.insert(Mono(5), 1);
+        due.insert(Mono(9), 2);
+        due.insert(Mono(7), 3);
+        assert!(due.remove(Mono(5), 1));
+        assert!(due.remove(Mono(9), 2));
+        due.insert(Mono(7), 3);
+        assert_eq!(due.by(Mono(9)), [(Mono(7), 3)]);
+        assert!(due.remove(Mono(7), 3));
+        assert_eq!(due.first(), None);
     }
 
     #[test]
