@@ -72,7 +72,10 @@ impl Ring {
 
     /// Another begins at `now`.
     pub(super) fn begin(&mut self, now: Instant) {
-        self.too_small = false;
+        if std::mem::take(&mut self.too_small) {
+            // Of that part nothing is held.
+            self.parts.clear();
+        }
         self.parts.push_back(Part {
             since: now,
             blocks: Vec::new(),
@@ -230,8 +233,9 @@ mod tests {
             assert_eq!((ring.bytes(), ring.since()), (0, None));
             assert!(ring.take().is_none() && !ring.is_due(0));
         }
-        assert!(part(&mut ring, now, 4 * KIB, 4 * KIB));
-        assert!(ring.take().is_some());
+        let later = now + Duration::from_secs(10);
+        assert!(part(&mut ring, later, 4 * KIB, 4 * KIB));
+        assert_eq!(ring.take().map(|held| held.since), Some(later));
     }
 
     #[test]
