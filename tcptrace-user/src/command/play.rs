@@ -108,7 +108,9 @@ async fn run<S: Shown>(
             // Its end may be what is missing.
             replay.dumping = false;
         }
-        interrupted = end.reached_within(Duration::ZERO).await;
+        if end.reached_within(Duration::ZERO).await {
+            break;
+        }
         for input in &inputs {
             let wait = replay.wait(input);
             if !wait.is_zero() {
