@@ -139,7 +139,7 @@ impl<F: Format> Exporter<F> {
         Ok(Exporter {
             format,
             acting: None,
-            lost: Loss::default(),
+            lost: session.lost_before,
             now: session.anchor.mono,
             open,
         })

@@ -151,13 +151,13 @@ impl From<Actor> for Who {
 }
 
 impl Timeline {
-    /// Of the wanted connection nothing is known yet.
-    pub fn new(wanted: Wanted) -> Timeline {
+    /// Of the wanted connection nothing is known yet, and so many events had been lost before.
+    pub fn new(wanted: Wanted, lost: u64) -> Timeline {
         Timeline {
             wanted,
             lives: BTreeMap::new(),
             newest: BTreeMap::new(),
-            lost: 0,
+            lost,
             now: Mono(0),
         }
     }

@@ -28,7 +28,10 @@ pub(crate) fn run(options: &Replay) -> anyhow::Result<ExitCode> {
     let recording = Recording::open(&options.files)?;
     let complete = match &options.conn {
         None => lines(options, recording)?,
-        Some(wanted) => life(options, recording, Timeline::new(wanted.clone()))?,
+        Some(wanted) => {
+            let lost = recording.session().lost_before.total();
+            life(options, recording, Timeline::new(wanted.clone(), lost))?
+        }
     };
     Ok(super::verdict(
         options.excerpt.strict,
@@ -152,7 +155,8 @@ impl Shown for Story {
 
 impl Sink for Story {
     fn input(&mut self, input: &Input, _: &Tracker) {
-        if !self.closed {
+        // Losses are totals: what was lost before is not lost here.
+        if !self.closed || matches!(input, Input::Lost(_)) {
             self.timeline.input(input);
         }
     }

@@ -98,7 +98,7 @@ fn life(wanted: &str) -> Timeline {
         polled_ns: None,
         mode: "full".to_owned(),
     });
-    let mut timeline = Timeline::new(wanted.parse().unwrap());
+    let mut timeline = Timeline::new(wanted.parse().unwrap(), 0);
     for input in &inputs {
         let mut changes = Vec::new();
         tracker.apply(input, &mut changes);
