@@ -14,7 +14,7 @@ use self::proto::{Data, DebugAnnotation, TracePacket, TrackDescriptor, TrackEven
 use super::{Format, Lives, Step};
 use crate::change::{Change, View};
 use crate::input::Loss;
-use crate::owner::Actor;
+use crate::owner::{Actor, Owner};
 use crate::recording::Session;
 use crate::report::summary::Summary;
 use crate::state::TcpState;
@@ -184,6 +184,10 @@ impl Format for Perfetto {
             return;
         };
         let owner = &mut waiting.view.owner;
+        if owner.pid != Some(by.pid) {
+            // What is known of the listener's owner is not known of this one.
+            *owner = Owner::default();
+        }
         (owner.pid, owner.tid, owner.comm) = (Some(by.pid), Some(by.tid), Some(by.comm));
         owner.by_listener = false;
         waiting.view.role = Some(Role::Passive);
