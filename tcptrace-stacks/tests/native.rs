@@ -1,0 +1,135 @@
+//! Stacks of compiled programs, compared with what a debugger says of them.
+#![allow(missing_docs, reason = "tests")]
+
+mod common;
+
+use std::process::Command;
+
+use common::programs::{C, CPP, GO, Program, RUST};
+use common::{ACCEPT, Running, have, names};
+use tcptrace_stacks::{By, End, Limits, Stacks, Trace};
+
+/// Runs a program into accept(), and compares its stack with the debugger's.
+fn same_as_debugger(program: &Program) -> (Trace, Vec<String>) {
+    let running = Running::start(&mut Command::new(&program.path));
+    let taken = running.sample(ACCEPT);
+    let mut stacks = Stacks::new(Limits::default());
+    let trace = stacks.trace(&taken.sample());
+    let ours = names(&trace);
+    let theirs = running.debugger(ACCEPT);
+    assert_eq!(ours, theirs, "{trace:#?}");
+    assert_eq!(trace.end, End::Root, "{trace:#?}");
+    // The same stack again is not unwound.
+    assert_eq!(stacks.trace(&taken.sample()).id, trace.id);
+    (Trace::clone(&trace), ours)
+}
+
+#[test]
+fn c_without_frame_pointers() {
+    if !have("gcc") {
+        return;
+    }
+    let options = ["gcc", "-O2", "-fomit-frame-pointer", "-mstackrealign", "-mavx"];
+    let (trace, names) = same_as_debugger(&Program::compile("waits.c", C, &options));
+    assert_eq!(names.iter().filter(|n| *n == "recurse").count(), 41);
+    assert!(trace.frames.iter().skip(1).all(|f| f.by == By::Cfi));
+    assert!(trace.frames.iter().all(|f| f.module.is_some() && f.address.is_some()));
+}
+
+#[test]
+fn c_with_lines() {
+    if !have("gcc") {
+        return;
+    }
+    let (trace, _) = same_as_debugger(&Program::compile("waits.c", C, &["gcc", "-O2", "-g"]));
+    let wait = trace.frames.iter().find(|f| f.function.as_deref() == Some("wait_here"));
+    let wait = wait.unwrap();
+    assert!(wait.file.as_deref().unwrap().ends_with("waits.c"));
+    assert_eq!(wait.line, Some(8));
+}
+
+#[test]
+fn c_static_and_position_independent() {
+    if !have("gcc") {
+        return;
+    }
+    let options = ["gcc", "-O2", "-fomit-frame-pointer", "-static-pie"];
+    same_as_debugger(&Program::compile("waits.c", C, &options));
+    let options = ["gcc", "-O2", "-fomit-frame-pointer", "-static"];
+    same_as_debugger(&Program::compile("waits.c", C, &options));
+    let options = ["gcc", "-O2", "-fomit-frame-pointer", "-no-pie"];
+    same_as_debugger(&Program::compile("waits.c", C, &options));
+}
+
+#[test]
+fn stripped_programs_have_offsets_and_no_guesses() {
+    if !have("gcc") {
+        return;
+    }
+    let options = ["gcc", "-O2", "-fomit-frame-pointer"];
+    let program = Program::compile("waits.c", C, &options);
+    let running = Running::start(&mut Command::new(&program.path));
+    let named = Stacks::new(Limits::default()).trace(&running.sample(ACCEPT).sample());
+    let stripped = program.strip();
+    let running = Running::start(&mut Command::new(&stripped.path));
+    let trace = Stacks::new(Limits::default()).trace(&running.sample(ACCEPT).sample());
+    assert_eq!(trace.end, End::Root);
+    let own = |trace: &Trace| {
+        let frames = trace.frames.iter();
+        let own = frames.filter(|f| f.module.as_deref().is_some_and(|m| m.ends_with("/program")));
+        own.map(|f| (f.address, f.offset, f.build_id.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(own(&trace), own(&named));
+    for frame in &trace.frames {
+        if frame.module.as_deref().is_some_and(|m| m.ends_with("/program")) {
+            assert_eq!(frame.function, None, "{frame:?}");
+        }
+    }
+    assert!(named.frames.iter().all(|f| f.function.is_some()));
+}
+
+#[test]
+fn cpp_with_exceptions_and_inlining() {
+    if !have("g++") {
+        return;
+    }
+    let (trace, names) = same_as_debugger(&Program::compile("waits.cc", CPP, &["g++", "-O2", "-g"]));
+    assert!(names.iter().any(|n| n == "net::Server::take"), "{names:?}");
+    assert!(trace.frames.iter().any(|f| f.inlined));
+    same_as_debugger(&Program::compile("waits.cc", CPP, &["g++", "-O0"]));
+}
+
+#[test]
+fn rust() {
+    if !have("rustc") {
+        return;
+    }
+    let options = ["rustc", "-Copt-level=2", "-Cdebuginfo=0", "--edition=2021"];
+    let (_, names) = same_as_debugger(&Program::compile("waits.rs", RUST, &options));
+    assert!(names.iter().any(|n| n == "waits::server::by_closure"), "{names:?}");
+}
+
+#[test]
+fn go() {
+    if !have("go") {
+        return;
+    }
+    let (trace, names) = same_as_debugger(&Program::compile("waits.go", GO, &["go", "build"]));
+    assert!(names.iter().filter(|n| *n == "main.recurse").count() >= 10);
+    assert_eq!(names.last().map(String::as_str), Some("runtime.goexit"));
+    assert!(trace.frames.iter().skip(1).all(|f| f.by == By::Go && f.line.is_some()));
+
+    let stripped = Program::compile("waits.go", GO, &["go", "build", "-ldflags=-s -w"]);
+    let running = Running::start(&mut Command::new(&stripped.path));
+    let trace = Stacks::new(Limits::default()).trace(&running.sample(ACCEPT).sample());
+    assert_eq!(trace.end, End::Root);
+    let outer = |trace: &Trace| {
+        let frames = trace.frames.iter().filter(|f| !f.inlined);
+        frames.map(|f| f.function.clone()).collect::<Vec<_>>()
+    };
+    let pie = ["go", "build", "-buildmode=pie", "-ldflags=-s -w"];
+    let running = Program::compile("waits.go", GO, &pie);
+    let running = Running::start(&mut Command::new(&running.path));
+    let position_independent = Stacks::new(Limits::default()).trace(&running.sample(ACCEPT).sample());
+    assert_eq!(outer(&position_independent), outer(&trace));
+}
