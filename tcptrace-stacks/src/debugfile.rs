@@ -12,7 +12,11 @@ const CHECKSUMMED: u64 = 1 << 30;
 
 /// The debug file of `elf`, which is mapped as `path`: by its build id, else by the name and checksum
 /// that it states. It is one only if build id or checksum are those of `elf`.
-pub(crate) fn find(elf: &Elf<'_>, path: &str, directories: &[PathBuf]) -> Option<(PathBuf, Source)> {
+pub(crate) fn find(
+    elf: &Elf<'_>,
+    path: &str,
+    directories: &[PathBuf],
+) -> Option<(PathBuf, Source)> {
     if let Some(id) = elf.build_id() {
         return directories.iter().find_map(|directory| {
             let file = by_build_id(directory, &id)?;
@@ -41,12 +45,19 @@ pub(crate) fn common(elf: &Elf<'_>, path: &Path) -> Option<Source> {
 fn by_build_id(directory: &Path, id: &[u8]) -> Option<PathBuf> {
     let digits = id.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let (first, rest) = digits.split_at_checked(2)?;
-    Some(directory.join(".build-id").join(first).join(format!("{rest}.debug")))
+    Some(
+        directory
+            .join(".build-id")
+            .join(first)
+            .join(format!("{rest}.debug")),
+    )
 }
 
 fn has_build_id(file: &Path, id: &[u8]) -> Option<(PathBuf, Source)> {
     let source = Source::File(File::open(file).ok()?);
-    let same = Elf::parse(&source)?.build_id().is_some_and(|own| *own == *id);
+    let same = Elf::parse(&source)?
+        .build_id()
+        .is_some_and(|own| *own == *id);
     same.then(|| (file.to_owned(), source))
 }
 

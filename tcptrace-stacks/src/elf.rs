@@ -148,7 +148,8 @@ impl<'a> Elf<'a> {
         }
         let limit = usize::try_from(limit).ok()?;
         let inflated =
-            miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(bytes.get(24..)?, limit).ok()?;
+            miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(bytes.get(24..)?, limit)
+                .ok()?;
         Some(inflated.into())
     }
 
@@ -165,7 +166,9 @@ impl<'a> Elf<'a> {
             if s.kind != PT_LOAD {
                 return None;
             }
-            let bytes = self.source.read(s.offset.checked_add(skip)?, rest.min(limit))?;
+            let bytes = self
+                .source
+                .read(s.offset.checked_add(skip)?, rest.min(limit))?;
             Some(bytes.into())
         })
     }

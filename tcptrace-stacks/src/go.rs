@@ -82,7 +82,9 @@ impl Go {
         let function = self.find(address)?;
         Some(match self.name_of(&function)? {
             b"runtime.goexit" | b"runtime.mstart" | b"runtime.rt0_go" => Step::Root,
-            b"runtime.systemstack" | b"runtime.mcall" | b"runtime.morestack"
+            b"runtime.systemstack"
+            | b"runtime.mcall"
+            | b"runtime.morestack"
             | b"runtime.asmcgocall" => Step::OtherStack,
             _ => Step::Depth(self.value(&function, 12, address).filter(|d| *d >= 0)?),
         })

@@ -39,9 +39,7 @@ pub(crate) fn open(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
 pub(crate) fn unchanged(identity: &Identity, source: &Source) -> bool {
     match source {
         Source::Bytes(_) => true,
-        Source::File(file) => {
-            fs::fstat(file).is_ok_and(|stat| self::identity(&stat) == *identity)
-        }
+        Source::File(file) => fs::fstat(file).is_ok_and(|stat| self::identity(&stat) == *identity),
     }
 }
 
@@ -51,8 +49,8 @@ fn by_link(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
     let (stat, source) = regular(&format!("/proc/{pid}/map_files/{start:x}-{end:x}"))?;
     // Some file systems (overlayfs, btrfs) tell another device here than in maps. Then it is the mapped
     // file if the mapping is still the one that we know.
-    let same = is(&stat, mapping)
-        || maps::read(pid, u64::MAX).is_ok_and(|maps| maps.contains(mapping));
+    let same =
+        is(&stat, mapping) || maps::read(pid, u64::MAX).is_ok_and(|maps| maps.contains(mapping));
     same.then(|| (identity(&stat), source))
 }
 
@@ -96,7 +94,10 @@ fn identity(stat: &Stat) -> Identity {
 
 /// The kernel's code in every process, which is in no file.
 fn vdso(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
-    let size = mapping.end.checked_sub(mapping.start).filter(|s| *s <= VDSO)?;
+    let size = mapping
+        .end
+        .checked_sub(mapping.start)
+        .filter(|s| *s <= VDSO)?;
     let mut bytes = vec![0; usize::try_from(size).ok()?];
     let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     memory.read_exact_at(&mut bytes, mapping.start).ok()?;

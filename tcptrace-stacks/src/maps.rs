@@ -73,7 +73,9 @@ fn mapping(line: &[u8]) -> Option<Mapping> {
 
 /// The place in `maps` of the mapping that holds `address`.
 pub(crate) fn find(maps: &[Mapping], address: u64) -> Option<usize> {
-    let at = maps.partition_point(|m| m.start <= address).checked_sub(1)?;
+    let at = maps
+        .partition_point(|m| m.start <= address)
+        .checked_sub(1)?;
     (address < maps.get(at)?.end).then_some(at)
 }
 

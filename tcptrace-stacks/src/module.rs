@@ -64,7 +64,10 @@ impl Module {
         if module.symbols.is_none() {
             module.symbols = Symbols::dynamic(&elf, limit);
         }
-        let text = module.symbols.as_ref().and_then(|s| s.address(b"runtime.text"));
+        let text = module
+            .symbols
+            .as_ref()
+            .and_then(|s| s.address(b"runtime.text"));
         let only_go = elf.section(".init").is_none();
         let start = elf.section(".text").filter(|_| only_go).map(|s| s.address);
         module.go = Go::read(&elf, limit, text.or(start));
@@ -122,7 +125,10 @@ impl Module {
     /// The functions at `address`, the innermost first; only the last may be without a name.
     pub(crate) fn names(&self, address: u64) -> Vec<Place> {
         let mut places = match &self.lines {
-            Some(lines) => lines.lock().unwrap_or_else(PoisonError::into_inner).at(address),
+            Some(lines) => lines
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .at(address),
             None => Vec::new(),
         };
         if places.is_empty() {
@@ -140,8 +146,9 @@ impl Module {
 
     /// Adds what symbols and Go's table know.
     fn complete(&self, place: &mut Place, address: u64) {
-        if place.function.is_none() {
-            let symbol = self.symbols.as_ref().and_then(|s| s.name(address));
+        let symbol = self.symbols.as_ref().and_then(|s| s.name(address));
+        // A mangled name says which namespace the function is of, DWARF's often does not.
+        if place.function.is_none() || symbol.is_some_and(text::is_mangled) {
             place.function = symbol.and_then(text::function);
         }
         let Some(go) = &self.go else { return };
@@ -159,7 +166,10 @@ impl Module {
     /// Bytes of memory, about.
     pub(crate) fn weight(&self) -> usize {
         let lines = self.lines.as_ref().map_or(0, |lines| {
-            lines.lock().unwrap_or_else(PoisonError::into_inner).weight()
+            lines
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .weight()
         });
         size_of::<Module>()
             + self.segments.len() * size_of::<Segment>()

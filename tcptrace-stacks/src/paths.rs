@@ -40,7 +40,11 @@ impl Paths {
 
     /// Remembers the trace of a walk.
     pub(crate) fn insert(&mut self, ip: u64, reads: &[(Read, Seen)], id: TraceId) {
-        let wanted = |i: usize| reads.get(i).map_or(Node::Found(id), |(r, _)| Node::Look(*r));
+        let wanted = |i: usize| {
+            reads
+                .get(i)
+                .map_or(Node::Found(id), |(r, _)| Node::Look(*r))
+        };
         let mut at = match self.first.get(&ip) {
             Some(at) => *at,
             None => {

@@ -72,9 +72,15 @@ impl PerfMap {
             return Ok(false);
         }
         // A line that is not whole yet is read the next time.
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let whole = bytes
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |at| at + 1);
         self.read += whole as u64;
-        self.add(&bytes[..whole], usize::try_from(limit).unwrap_or(usize::MAX))?;
+        self.add(
+            &bytes[..whole],
+            usize::try_from(limit).unwrap_or(usize::MAX),
+        )?;
         Ok(whole > 0)
     }
 
@@ -149,7 +155,11 @@ fn open(pid: u32, status: &Status) -> Result<Option<(File, u64, u64)>, Refused> 
         return Err(Refused);
     }
     let file = mapped::reopen(&found, &stat).ok_or(Refused)?;
-    Ok(Some((file.into(), stat.st_ino, stat.st_size.cast_unsigned())))
+    Ok(Some((
+        file.into(),
+        stat.st_ino,
+        stat.st_size.cast_unsigned(),
+    )))
 }
 
 /// What `/proc/PID/status` says.
@@ -167,8 +177,16 @@ impl Status {
         file.take(16 * 1024).read_to_string(&mut text).ok()?;
         let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
         Some(Status {
-            user: line("Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok()?,
-            pid: line("NSpid:")?.split_ascii_whitespace().last()?.parse().ok()?,
+            user: line("Uid:")?
+                .split_ascii_whitespace()
+                .nth(1)?
+                .parse()
+                .ok()?,
+            pid: line("NSpid:")?
+                .split_ascii_whitespace()
+                .last()?
+                .parse()
+                .ok()?,
         })
     }
 }
@@ -194,12 +212,17 @@ mod tests {
         ] {
             assert_eq!(map.name(address), name, "{address:#x}");
         }
-        assert_eq!(map.bytes(), 2 * ENTRY + "three".len() + "last".len() - ENTRY - "last".len());
+        assert_eq!(
+            map.bytes(),
+            2 * ENTRY + "three".len() + "last".len() - ENTRY - "last".len()
+        );
     }
 
     #[test]
     fn a_map_of_too_many_names_is_refused() {
-        let lines = (0..1000_u64).map(|i| format!("{:x} 1 f\n", i * 16)).collect::<String>();
+        let lines = (0..1000_u64)
+            .map(|i| format!("{:x} 1 f\n", i * 16))
+            .collect::<String>();
         assert!(PerfMap::default().add(lines.as_bytes(), 1024).is_err());
     }
 }

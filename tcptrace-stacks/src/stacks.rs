@@ -87,7 +87,9 @@ impl Stacks {
             return self.nameless(&[sample.regs.ip], end);
         }
         let mut walk = self.walk(sample);
-        if matches!(walk.end, End::NotCode(_) | End::NoUnwindInfo(_)) && self.refresh(sample.process) {
+        if matches!(walk.end, End::NotCode(_) | End::NoUnwindInfo(_))
+            && self.refresh(sample.process)
+        {
             walk = self.walk(sample);
         }
         let (trace, settled) = self.name(sample.process, &walk.steps, walk.end);
@@ -139,7 +141,11 @@ impl Stacks {
         Memory {
             modules: self.modules.bytes(),
             processes: self.processes.iter().map(|(_, known)| known.bytes()).sum(),
-            paths: self.processes.iter().map(|(_, known)| known.paths.bytes()).sum(),
+            paths: self
+                .processes
+                .iter()
+                .map(|(_, known)| known.paths.bytes())
+                .sum(),
             traces: self.traces.bytes(),
         }
     }
@@ -209,7 +215,11 @@ impl Stacks {
             Step {
                 ip: *ip,
                 call,
-                by: if i > 0 { By::FramePointer } else { By::Registers },
+                by: if i > 0 {
+                    By::FramePointer
+                } else {
+                    By::Registers
+                },
                 spot: space.spot(call),
             }
         });
@@ -221,7 +231,11 @@ impl Stacks {
         let steps = addresses.iter().enumerate().map(|(i, ip)| Step {
             ip: *ip,
             call: *ip,
-            by: if i > 0 { By::FramePointer } else { By::Registers },
+            by: if i > 0 {
+                By::FramePointer
+            } else {
+                By::Registers
+            },
             spot: Spot::Nothing,
         });
         let steps = steps.collect::<Vec<_>>();
@@ -234,7 +248,8 @@ impl Stacks {
             frames: steps.iter().map(|step| bare(step, None)).collect(),
             end,
         });
-        self.counters.traces_evicted += self.traces.keep(key, &trace, true, self.limits.trace_bytes);
+        self.counters.traces_evicted +=
+            self.traces.keep(key, &trace, true, self.limits.trace_bytes);
         trace
     }
 
@@ -255,7 +270,9 @@ impl Stacks {
             generated.any(|s| known.perf_map.name(s.call).is_none())
         };
         if unnamed(known) {
-            let read = known.perf_map.refresh(known.pid(), self.limits.perf_map_bytes);
+            let read = known
+                .perf_map
+                .refresh(known.pid(), self.limits.perf_map_bytes);
             self.counters.perf_maps_refused += u64::from(read.is_err());
         }
         let settled = !unnamed(known);
@@ -265,7 +282,8 @@ impl Stacks {
             end,
         });
         self.counters.traces_evicted +=
-            self.traces.keep(key, &trace, settled, self.limits.trace_bytes);
+            self.traces
+                .keep(key, &trace, settled, self.limits.trace_bytes);
         (trace, settled)
     }
 

@@ -53,7 +53,10 @@ impl Symbols {
                 || (kind == STT_NOTYPE && complete && size == 0);
             if code && home != 0 && home < 0xff00 && start != 0 && (size > 0 || complete) {
                 let end = match size {
-                    0 => elf.sections.get(usize::from(home)).map_or(start, Section::end),
+                    0 => elf
+                        .sections
+                        .get(usize::from(home))
+                        .map_or(start, Section::end),
                     size => start.saturating_add(size),
                 };
                 symbols.push(Symbol {
@@ -80,7 +83,11 @@ impl Symbols {
     pub(crate) fn name(&self, address: u64) -> Option<&[u8]> {
         let behind = self.symbols.partition_point(|s| s.start <= address);
         let near = &self.symbols[behind.saturating_sub(BACK)..behind];
-        let covers = |sized| near.iter().rev().find(move |s| s.sized == sized && address < s.end);
+        let covers = |sized| {
+            near.iter()
+                .rev()
+                .find(move |s| s.sized == sized && address < s.end)
+        };
         let symbol = covers(true).or_else(|| covers(false))?;
         Some(name_at(&self.names, symbol.name)).filter(|name| !name.is_empty())
     }

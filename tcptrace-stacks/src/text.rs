@@ -19,7 +19,9 @@ pub(crate) fn function(raw: &[u8]) -> Option<Box<str>> {
         let _ = write!(out, "{rust:#}");
     } else if raw.starts_with("_Z") {
         let parse = cpp_demangle::ParseOptions::default().recursion_limit(64);
-        let options = cpp_demangle::DemangleOptions::new().recursion_limit(64);
+        let options = cpp_demangle::DemangleOptions::new()
+            .no_return_type()
+            .recursion_limit(64);
         if let Ok(symbol) = cpp_demangle::Symbol::new_with_options(raw.as_bytes(), &parse) {
             let _ = symbol.structured_demangle(&mut out, &options);
         }
@@ -28,6 +30,11 @@ pub(crate) fn function(raw: &[u8]) -> Option<Box<str>> {
         let _ = out.write_str(&raw);
     }
     Some(out.0.into_boxed_str())
+}
+
+/// Whether a name is mangled as Rust or C++ do.
+pub(crate) fn is_mangled(raw: &[u8]) -> bool {
+    raw.starts_with(b"_Z") || raw.starts_with(b"_R")
 }
 
 /// Any text, printable and not too long.
@@ -62,7 +69,10 @@ mod tests {
         for (raw, name) in [
             ("connect", "connect"),
             ("_ZN3foo3barEi", "foo::bar(int)"),
-            ("_ZN4core3ptr13drop_in_place17h0123456789abcdefE", "core::ptr::drop_in_place"),
+            (
+                "_ZN4core3ptr13drop_in_place17h0123456789abcdefE",
+                "core::ptr::drop_in_place",
+            ),
             ("_RNvC7mycrate3foo", "mycrate::foo"),
             ("_Znonsense", "_Znonsense"),
             ("a\x1b[2Jb\nc\u{202e}", "a?[2Jb?c?"),

@@ -60,7 +60,13 @@ impl Traces {
     }
 
     /// Keeps a trace, in place of one with the same number; how many others were dropped for it.
-    pub(crate) fn keep(&mut self, key: Key, trace: &Arc<Trace>, settled: bool, limit: usize) -> u64 {
+    pub(crate) fn keep(
+        &mut self,
+        key: Key,
+        trace: &Arc<Trace>,
+        settled: bool,
+        limit: usize,
+    ) -> u64 {
         self.drop_one(trace.id);
         let bytes = weight(&key, trace);
         let key = Arc::new(key);
@@ -100,8 +106,9 @@ impl Traces {
 fn weight(key: &Key, trace: &Trace) -> usize {
     const TABLES: usize = 256;
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len() + 16);
-    let frames = trace.frames.iter().map(|f| {
-        size_of_val(f) + text(&f.function) + text(&f.file)
-    });
+    let frames = trace
+        .frames
+        .iter()
+        .map(|f| size_of_val(f) + text(&f.function) + text(&f.file));
     TABLES + key.steps.capacity() * size_of::<(u64, u32, By)>() + frames.sum::<usize>()
 }

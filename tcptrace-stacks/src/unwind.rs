@@ -246,7 +246,9 @@ impl State<'_> {
     fn apply(&mut self, rule: &Rule, spot: &Spot) -> Result<u64, End> {
         let corrupt = || name(spot).map_or(End::NoUnwindInfo(None), End::Corrupt);
         let base = match &rule.base {
-            Base::Register(slot, offset) => self.place(*slot, corrupt)?.wrapping_add_signed(*offset),
+            Base::Register(slot, offset) => {
+                self.place(*slot, corrupt)?.wrapping_add_signed(*offset)
+            }
             Base::Expression(expression) => {
                 let value = self.evaluate(spot, expression, None).ok_or_else(corrupt)?;
                 value.wrapping_sub(self.view.regs.sp)

@@ -1,7 +1,7 @@
 //! Stopping a child of ours at a system call, and asking a debugger about it.
 #![allow(dead_code, reason = "not every test needs all of it")]
 
-pub mod programs;
+pub(crate) mod programs;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -13,26 +13,27 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use tcptrace_stacks::{Frame, Process, Regs, Sample, Trace};
 
-pub const RECVFROM: u64 = 45;
-pub const CONNECT: u64 = 42;
-pub const ACCEPT: u64 = 43;
-pub const EPOLL_WAIT: u64 = 232;
+pub(crate) const RECVFROM: u64 = 45;
+pub(crate) const CONNECT: u64 = 42;
+pub(crate) const ACCEPT: u64 = 43;
+pub(crate) const ACCEPT4: u64 = 288;
+pub(crate) const EPOLL_WAIT: u64 = 232;
 
 /// A sample that owns its stack.
 #[derive(Debug, Clone)]
-pub struct Taken {
-    pub process: Process,
-    pub regs: Regs,
-    pub stack: Vec<u8>,
+pub(crate) struct Taken {
+    pub(crate) process: Process,
+    pub(crate) regs: Regs,
+    pub(crate) stack: Vec<u8>,
 }
 
 impl Taken {
-    pub fn sample(&self) -> Sample<'_> {
+    pub(crate) fn sample(&self) -> Sample<'_> {
         self.short(self.stack.len())
     }
 
     /// With so many bytes of the stack.
-    pub fn short(&self, bytes: usize) -> Sample<'_> {
+    pub(crate) fn short(&self, bytes: usize) -> Sample<'_> {
         Sample {
             process: self.process,
             regs: self.regs,
@@ -42,7 +43,7 @@ impl Taken {
 }
 
 /// A child that ends with us.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -52,32 +53,36 @@ impl Drop for Running {
 }
 
 impl Running {
-    pub fn start(command: &mut Command) -> Running {
+    pub(crate) fn start(command: &mut Command) -> Running {
         command.stdout(std::process::Stdio::null());
-        Running(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+        Running(
+            command
+                .spawn()
+                .unwrap_or_else(|e| panic!("{command:?}: {e}")),
+        )
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
     /// The thread that waits in that system call.
-    pub fn thread_in(&self, call: u64) -> u32 {
+    pub(crate) fn thread_in(&self, call: u64) -> u32 {
         thread_in(self.pid(), call)
     }
 
     /// A sample of the thread that waits in that system call.
-    pub fn sample(&self, call: u64) -> Taken {
+    pub(crate) fn sample(&self, call: u64) -> Taken {
         take(self.pid(), self.thread_in(call), 64 * 1024)
     }
 
     /// The frames of that thread as a debugger sees them, the innermost first.
-    pub fn debugger(&self, call: u64) -> Vec<String> {
+    pub(crate) fn debugger(&self, call: u64) -> Vec<String> {
         debugger(self.pid(), self.thread_in(call))
     }
 }
 
-pub fn thread_in(pid: u32, call: u64) -> u32 {
+pub(crate) fn thread_in(pid: u32, call: u64) -> u32 {
     let wanted = format!("{call} ");
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(20) {
@@ -94,7 +99,7 @@ pub fn thread_in(pid: u32, call: u64) -> u32 {
 }
 
 /// What the kernel program would see of a thread.
-pub fn take(pid: u32, tid: u32, bytes: usize) -> Taken {
+pub(crate) fn take(pid: u32, tid: u32, bytes: usize) -> Taken {
     let thread = Pid::from_raw(tid.cast_signed());
     ptrace::seize(thread, ptrace::Options::empty()).unwrap();
     ptrace::interrupt(thread).unwrap();
@@ -134,7 +139,7 @@ fn memory(pid: u32, at: u64, bytes: usize) -> Vec<u8> {
     out
 }
 
-pub fn identity(pid: u32) -> Process {
+pub(crate) fn identity(pid: u32) -> Process {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let behind = stat.rfind(')').unwrap();
     let field = |number: usize| {
@@ -152,11 +157,28 @@ pub fn identity(pid: u32) -> Process {
 fn debugger(pid: u32, tid: u32) -> Vec<String> {
     let output = Command::new("gdb")
         .args(["-nx", "-batch", "-p", &pid.to_string()])
-        .args(["-iex", "set auto-load off", "-iex", "set debuginfod enabled off"])
+        .args([
+            "-iex",
+            "set auto-load off",
+            "-iex",
+            "set debuginfod enabled off",
+        ])
         .args(["-ex", "set width 0"])
-        .args(["-ex", "set backtrace past-main on", "-ex", "set backtrace past-entry on"])
+        .args([
+            "-ex",
+            "set backtrace past-main on",
+            "-ex",
+            "set backtrace past-entry on",
+        ])
         .args(["-ex", "set print frame-arguments none"])
-        .args(["-ex", "thread apply all backtrace"])
+        .args([
+            "-ex",
+            "thread apply all backtrace",
+            "-ex",
+            "echo Thread 1 of process\\n",
+            "-ex",
+            "backtrace",
+        ])
         .output()
         .expect("gdb");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -164,8 +186,10 @@ fn debugger(pid: u32, tid: u32) -> Vec<String> {
     let mut frames = Vec::new();
     for line in text.lines() {
         if line.starts_with("Thread ") {
-            // Without threads gdb says `process PID`.
-            ours = line.contains(&format!("LWP {tid})")) || line.contains(&format!("process {tid})"));
+            // Of a program without threads it shows them only if it is asked for no thread.
+            let lwp = |behind| line.contains(&format!("LWP {tid}{behind}"));
+            let only = frames.is_empty() && line == "Thread 1 of process";
+            ours = lwp(')') || lwp(' ') || only;
         } else if ours && line.starts_with('#') {
             let (_, rest) = line.split_once(' ').unwrap();
             let rest = rest.trim_start();
@@ -177,12 +201,16 @@ fn debugger(pid: u32, tid: u32) -> Vec<String> {
         }
     }
     assert!(!frames.is_empty(), "{text}");
+    // It does not know that nobody calls the outermost function of Go.
+    if frames.ends_with(&["runtime.goexit".to_owned(), "??".to_owned()]) {
+        frames.pop();
+    }
     frames
 }
 
 /// A name without what compilers and debuggers write differently: arguments, type parameters, hashes,
 /// and the underscores of libc's aliases.
-pub fn plain(name: &str) -> String {
+pub(crate) fn plain(name: &str) -> String {
     let mut depth = 0;
     let mut out = String::new();
     let mut arguments = false;
@@ -195,24 +223,39 @@ pub fn plain(name: &str) -> String {
             _ => {}
         }
     }
-    let mut name = out.trim().split("::h").next().unwrap().trim_end_matches("::");
+    let mut name = out
+        .trim()
+        .split("::h")
+        .next()
+        .unwrap()
+        .trim_end_matches("::");
     for part in ["__libc_", "__GI_", "__", "_"] {
         name = name.strip_prefix(part).unwrap_or(name);
     }
-    name.split('@').next().unwrap().to_owned()
+    let name = name.strip_suffix("_impl").unwrap_or(name);
+    // Debuggers know which namespace an inlined function is of.
+    let name = name.split('@').next().unwrap();
+    name.rsplit("::")
+        .next()
+        .unwrap()
+        .trim_start_matches('_')
+        .to_owned()
 }
 
 /// Our names for the same comparison.
-pub fn names(trace: &Trace) -> Vec<String> {
+pub(crate) fn names(trace: &Trace) -> Vec<String> {
     trace.frames.iter().map(name).collect()
 }
 
 fn name(frame: &Frame) -> String {
-    frame.function.as_deref().map_or_else(|| "??".to_owned(), plain)
+    frame
+        .function
+        .as_deref()
+        .map_or_else(|| "??".to_owned(), plain)
 }
 
 /// Whether a tool is there. On CI it has to be.
-pub fn have(tool: &str) -> bool {
+pub(crate) fn have(tool: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|d| d.join(tool).is_file()));
     assert!(found || std::env::var_os("CI").is_none(), "no {tool}");
