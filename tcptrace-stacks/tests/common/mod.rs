@@ -18,6 +18,7 @@ pub(crate) const CONNECT: u64 = 42;
 pub(crate) const ACCEPT: u64 = 43;
 pub(crate) const ACCEPT4: u64 = 288;
 pub(crate) const EPOLL_WAIT: u64 = 232;
+pub(crate) const EPOLL_PWAIT: u64 = 281;
 
 /// A sample that owns its stack.
 #[derive(Debug, Clone)]
@@ -69,6 +70,19 @@ impl Running {
     /// The thread that waits in that system call.
     pub(crate) fn thread_in(&self, call: u64) -> u32 {
         thread_in(self.pid(), call)
+    }
+
+    /// Waits until the first thread is in that system call.
+    pub(crate) fn main_in(&self, call: u64) {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(20) {
+            let text = fs::read_to_string(format!("/proc/{}/syscall", self.pid()));
+            if text.unwrap_or_default().starts_with(&format!("{call} ")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("{} does not come to wait in system call {call}", self.pid());
     }
 
     /// A sample of the thread that waits in that system call.
