@@ -25,6 +25,13 @@ pub(crate) enum Identity {
     Bytes(u32, usize),
 }
 
+impl Identity {
+    /// Of what is in no file.
+    pub(crate) fn of(bytes: &[u8]) -> Identity {
+        Identity::Bytes(crc32fast::hash(bytes), bytes.len())
+    }
+}
+
 /// The file of `mapping`, which is one of process `pid`. `None` if it cannot be had, or may be
 /// another file than the one that is mapped.
 pub(crate) fn open(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
@@ -101,6 +108,5 @@ fn vdso(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
     let mut bytes = vec![0; usize::try_from(size).ok()?];
     let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     memory.read_exact_at(&mut bytes, mapping.start).ok()?;
-    let identity = Identity::Bytes(crc32fast::hash(&bytes), bytes.len());
-    Some((identity, Source::Bytes(bytes)))
+    Some((Identity::of(&bytes), Source::Bytes(bytes)))
 }

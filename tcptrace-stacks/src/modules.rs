@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use lru::LruCache;
 
+use crate::elf::Source;
 use crate::limits::{Counters, Limits};
 use crate::mapped::{self, Identity};
 use crate::maps::Mapping;
@@ -41,12 +42,24 @@ impl Modules {
             counters.modules_refused += 1;
             return None;
         };
+        let path = mapping.path.as_deref().unwrap_or_default();
+        self.load(identity, &source, path, limits, counters)
+    }
+
+    /// The module of a file that was opened; `None` if it is none.
+    pub(crate) fn load(
+        &mut self,
+        identity: Identity,
+        source: &Source,
+        path: &str,
+        limits: &Limits,
+        counters: &mut Counters,
+    ) -> Option<Arc<Module>> {
         if let Some((module, _)) = self.known.get(&identity) {
             return Some(Arc::clone(module));
         }
-        let path = mapping.path.as_deref().unwrap_or_default();
-        let module = Module::read(self.read, &source, path, &self.directories, limits)
-            .filter(|_| mapped::unchanged(&identity, &source));
+        let module = Module::read(self.read, source, path, &self.directories, limits)
+            .filter(|_| mapped::unchanged(&identity, source));
         let Some(module) = module else {
             counters.modules_refused += 1;
             return None;

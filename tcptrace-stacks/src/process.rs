@@ -56,6 +56,33 @@ impl Known {
         })
     }
 
+    /// A process whose only code is `module`, mapped as a whole at `start`.
+    pub(crate) fn of(
+        process: Process,
+        number: u32,
+        start: u64,
+        bytes: u64,
+        module: &Arc<Module>,
+    ) -> Known {
+        let mapping = Mapping {
+            start,
+            end: start.saturating_add(bytes),
+            offset: 0,
+            device: (0, 0),
+            inode: 1,
+            path: Some(Arc::from("image")),
+        };
+        Known {
+            process,
+            number,
+            maps: vec![mapping],
+            modules: vec![Slot::Read(Arc::downgrade(module))],
+            again: again(Instant::now()),
+            perf_map: PerfMap::default(),
+            paths: Paths::default(),
+        }
+    }
+
     /// Reads the maps again, unless that was just done. Whether there is other code now.
     pub(crate) fn refresh(&mut self, limits: &Limits, counters: &mut Counters) -> bool {
         let started = Instant::now();

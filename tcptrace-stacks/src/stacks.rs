@@ -6,7 +6,9 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use lru::LruCache;
 
+use crate::elf::Source;
 use crate::limits::{Counters, Limits};
+use crate::mapped::Identity;
 use crate::modules::{Modules, NUMBERS};
 use crate::process::{Known, Space};
 use crate::sample::{Chain, Process, Sample};
@@ -131,6 +133,22 @@ impl Stacks {
         }
     }
 
+    /// Takes `image`, mapped as a whole at `start`, for the only code of a process, whether there is such
+    /// a process or not: for tests and fuzzing. Whether it is an ELF file.
+    pub fn load_image(&mut self, process: Process, start: u64, image: Vec<u8>) -> bool {
+        let (identity, bytes) = (Identity::of(&image), image.len() as u64);
+        let (source, limits) = (Source::Bytes(image), &self.limits);
+        let module = self
+            .modules
+            .load(identity, &source, "", limits, &mut self.counters);
+        let Some(module) = module else {
+            return false;
+        };
+        let known = Known::of(process, self.number, start, bytes, &module);
+        self.add(process, known);
+        true
+    }
+
     /// What was done since the start.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -156,8 +174,14 @@ impl Stacks {
             return Ok(());
         }
         let known = Known::learn(process, self.number, &self.limits)?;
-        self.number = self.number.wrapping_add(1) & NUMBERS;
         self.counters.maps_read += 1;
+        self.add(process, known);
+        Ok(())
+    }
+
+    fn add(&mut self, process: Process, known: Known) {
+        self.forget(process);
+        self.number = self.number.wrapping_add(1) & NUMBERS;
         self.processes.put(process, known);
         while self.processes.len() > self.limits.processes.max(1) {
             if let Some((_, known)) = self.processes.pop_lru() {
@@ -165,7 +189,6 @@ impl Stacks {
                 self.counters.processes_evicted += 1;
             }
         }
-        Ok(())
     }
 
     fn refresh(&mut self, process: Process) -> bool {
