@@ -21,13 +21,13 @@ pub struct Limits {
     pub perf_map_bytes: u64,
     /// Bytes of the traces in the cache.
     pub trace_bytes: usize,
-    /// Words in the cache of call paths, of which each costs some [`Limits::PATH_WORD_BYTES`] bytes.
+    /// Words in the cache of call paths, of which each costs at most [`Limits::PATH_WORD_BYTES`] bytes.
     pub path_words: usize,
 }
 
 impl Limits {
-    /// Bytes that a word in the cache of call paths costs.
-    pub const PATH_WORD_BYTES: usize = 64;
+    /// Bytes that a word in the cache of call paths costs at most, when its tables have just grown.
+    pub const PATH_WORD_BYTES: usize = 112;
 }
 
 impl Default for Limits {
