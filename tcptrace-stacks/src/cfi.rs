@@ -153,11 +153,11 @@ impl Cfi {
         let row = fde
             .unwind_info_for_address(&self.section, &self.bases, context, address)
             .map_err(|_| Corrupt)?;
-        let base = match row.cfa() {
+        let base = match *row.cfa() {
             CfaRule::RegisterAndOffset { register, offset } => {
-                Base::Register(slot(*register).ok_or(Corrupt)?, *offset)
+                Base::Register(slot(register).ok_or(Corrupt)?, offset)
             }
-            CfaRule::Expression(expression) => Base::Expression(expression.clone()),
+            CfaRule::Expression(expression) => Base::Expression(expression),
         };
         let mut saved = std::array::from_fn(|_| Saved::Same);
         for (number, saved) in DWARF.iter().zip(&mut saved) {

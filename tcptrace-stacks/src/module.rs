@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gimli::UnwindContext;
 
@@ -30,7 +30,7 @@ pub(crate) struct Module {
 
 /// How to leave a function.
 pub(crate) enum Exit {
-    By(By, Rule),
+    By(By, Arc<Rule>),
     Root,
     OtherStack,
     Unknown,
@@ -110,7 +110,7 @@ impl Module {
         context: &mut UnwindContext<usize>,
     ) -> Result<Exit, Corrupt> {
         match self.go.as_ref().and_then(|go| go.step(address)) {
-            Some(Step::Depth(depth)) => return Ok(Exit::By(By::Go, frame_of(depth))),
+            Some(Step::Depth(depth)) => return Ok(Exit::By(By::Go, Arc::new(frame_of(depth)))),
             Some(Step::Root) => return Ok(Exit::Root),
             Some(Step::OtherStack) => return Ok(Exit::OtherStack),
             None => {}
@@ -119,7 +119,7 @@ impl Module {
             Some(cfi) => cfi.rule(address, context)?,
             None => None,
         };
-        Ok(rule.map_or(Exit::Unknown, |rule| Exit::By(By::Cfi, rule)))
+        Ok(rule.map_or(Exit::Unknown, |rule| Exit::By(By::Cfi, Arc::new(rule))))
     }
 
     /// The functions at `address`, the innermost first; only the last may be without a name.

@@ -210,7 +210,6 @@ impl Unwinder {
             Ok(Exit::OtherStack) => Err(End::OtherStack),
             Ok(Exit::Unknown) => Ok(Way::FramePointer),
             Ok(Exit::By(by, rule)) => {
-                let rule = Arc::new(rule);
                 self.rules
                     .put((module.number, address), (by, Arc::clone(&rule)));
                 Ok(Way::Rule(by, rule))

@@ -1,5 +1,5 @@
 //! What the caches know, and how much room they take.
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

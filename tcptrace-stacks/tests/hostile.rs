@@ -1,5 +1,5 @@
 //! Files and processes that mean harm, or are gone.
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

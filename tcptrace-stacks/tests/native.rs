@@ -1,5 +1,5 @@
 //! Stacks of compiled programs, compared with what a debugger says of them.
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,7 +1,9 @@
 //! Stopping a child of ours at a system call, and asking a debugger about it.
 #![allow(dead_code, reason = "not every test needs all of it")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 pub(crate) mod programs;
+pub(crate) mod runtimes;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
