@@ -19,6 +19,8 @@ use crate::unwind::{Code, Spot};
 const REST: u32 = 20;
 /// And not before this.
 const PAUSE: Duration = Duration::from_millis(50);
+/// For a path not seen before maps have to be newer than this.
+const OLD: Duration = Duration::from_secs(1);
 
 /// A process.
 pub(crate) struct Known {
@@ -28,6 +30,7 @@ pub(crate) struct Known {
     maps: Vec<Mapping>,
     /// For each mapping its module, if it was asked for.
     modules: Vec<Slot>,
+    read: Instant,
     again: Instant,
     pub(crate) perf_map: PerfMap,
     pub(crate) paths: Paths,
@@ -50,6 +53,7 @@ impl Known {
             number,
             modules: maps.iter().map(|_| Slot::NotRead).collect(),
             maps,
+            read: started,
             again: again(started),
             perf_map: PerfMap::default(),
             paths: Paths::default(),
@@ -77,6 +81,7 @@ impl Known {
             number,
             maps: vec![mapping],
             modules: vec![Slot::Read(Arc::downgrade(module))],
+            read: Instant::now(),
             again: again(Instant::now()),
             perf_map: PerfMap::default(),
             paths: Paths::default(),
@@ -94,10 +99,13 @@ impl Known {
             return false;
         };
         counters.maps_read += 1;
+        self.read = started;
         self.again = again(started);
         if maps == self.maps {
             return false;
         }
+        let before = self.maps.len();
+        let mut kept = 0;
         // What was there and is there still needs no reading again.
         let mut old = std::mem::take(&mut self.maps).into_iter();
         let mut slots = std::mem::take(&mut self.modules).into_iter();
@@ -107,14 +115,23 @@ impl Known {
                 next = old.next().zip(slots.next());
             }
             let slot = next.take_if(|(m, _)| m == mapping).map(|(_, slot)| slot);
+            kept += usize::from(slot.is_some());
             self.modules.push(slot.unwrap_or(Slot::NotRead));
             if next.is_none() {
                 next = old.next().zip(slots.next());
             }
         }
         self.maps = maps;
-        self.paths.clear();
+        // Paths through code that is still there are as they were.
+        if kept < before {
+            self.paths.clear();
+        }
         true
+    }
+
+    /// Whether the maps were read so long ago that other code may be mapped by now.
+    pub(crate) fn is_old(&self) -> bool {
+        self.read.elapsed() > OLD
     }
 
     /// The mapping that holds `address`.

@@ -88,14 +88,16 @@ impl Stacks {
         if let Err(end) = self.learn(sample.process) {
             return self.nameless(&[sample.regs.ip], end);
         }
+        self.refresh_old(sample.process);
         let mut walk = self.walk(sample);
-        if matches!(walk.end, End::NotCode(_) | End::NoUnwindInfo(_))
-            && self.refresh(sample.process)
-        {
+        // It may go on in code that was mapped since the maps were read.
+        let open = |end: &End| matches!(end, End::NotCode(_) | End::NoUnwindInfo(_));
+        if open(&walk.end) && self.refresh(sample.process) {
             walk = self.walk(sample);
         }
+        let lasting = !open(&walk.end);
         let (trace, settled) = self.name(sample.process, &walk.steps, walk.end);
-        if let Some(reads) = walk.reads.filter(|_| settled)
+        if let Some(reads) = walk.reads.filter(|_| settled && lasting)
             && let Some(known) = self.processes.get_mut(&sample.process)
         {
             self.words -= known.paths.words();
@@ -118,6 +120,7 @@ impl Stacks {
         if let Err(end) = self.learn(chain.process) {
             return self.nameless(addresses, end);
         }
+        self.refresh_old(chain.process);
         let mut steps = self.steps(chain.process, addresses);
         let unknown = |s: &Step| matches!(s.spot, Spot::Nothing);
         if steps.iter().any(unknown) && self.refresh(chain.process) {
@@ -188,6 +191,12 @@ impl Stacks {
                 self.words -= known.paths.words();
                 self.counters.processes_evicted += 1;
             }
+        }
+    }
+
+    fn refresh_old(&mut self, process: Process) {
+        if self.processes.peek(&process).is_some_and(Known::is_old) {
+            self.refresh(process);
         }
     }
 

@@ -281,6 +281,43 @@ fn replaced_and_deleted_files() {
     assert_eq!(recursions.count(), 40);
 }
 
+/// A program on an overlay in a mount namespace of its own, as containers have it: its path leads nowhere
+/// for us, and its file has another device number there than in maps.
+#[test]
+fn files_of_containers() {
+    if !have("gcc") || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let program = Program::compile("waits.c", C, &["gcc", "-O2"]);
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["upper", "work", "merged"] {
+        fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    let script = "mount -t overlay none -o lowerdir=$0,upperdir=upper,workdir=work merged && exec merged/program";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", script])
+        .arg(program.path.parent().unwrap());
+    let running = Running::start(command.current_dir(directory.path()));
+    let start = Instant::now();
+    // Where overlays cannot be mounted there is nothing to see.
+    let image = |pid| fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    while !image(running.pid()).ends_with("merged/program") {
+        if start.elapsed() > Duration::from_secs(3) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!directory.path().join("merged/program").exists());
+    let trace = Stacks::new(Limits::default()).trace(&running.sample(ACCEPT).sample());
+    assert_eq!(trace.end, End::Root, "{trace:#?}");
+    let named = trace
+        .frames
+        .iter()
+        .filter(|f| f.function.as_deref() == Some("recurse"));
+    assert_eq!(named.count(), 40);
+}
+
 #[test]
 fn perf_maps_of_others_are_refused() {
     let pid = std::process::id();

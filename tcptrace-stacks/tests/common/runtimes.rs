@@ -82,7 +82,10 @@ pub(crate) fn node() -> Option<(Running, Needed)> {
         program,
     ];
     let mut command = Command::new(system("node")?);
-    let running = Running::start(command.args(arguments).stdin(Stdio::piped()));
+    // It writes a log where it is, too.
+    let directory = tempfile::tempdir().unwrap();
+    command.args(arguments).stdin(Stdio::piped());
+    let running = Running::start(command.current_dir(directory.path()));
     running.main_in(super::EPOLL_PWAIT);
-    Some((running, Needed::Nothing))
+    Some((running, Needed::Directory(directory)))
 }
