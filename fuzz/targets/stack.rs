@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tcptrace_stacks::{Limits, Process, Regs, Sample, Stacks};
+use tcptrace_stacks::{DebugInfo, Limits, Process, Regs, Sample, Stacks};
 
 /// Where the file is mapped, and where the stack is.
 const START: u64 = 0x40_0000;
@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         start_ns: 1,
         start_stack: 0,
     };
-    let mut stacks = Stacks::with_debug_directories(Limits::default(), Vec::new());
+    let mut stacks = Stacks::with_debug_info(Limits::default(), DebugInfo::none());
     if !stacks.load_image(process, START, image.to_vec()) {
         return;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::elf::{Elf, u32_at, u64_at};
 
 /// Pairs of a table of values by address that are worked through.
-const PAIRS: usize = 100_000;
+const PAIRS: usize = 32 * 1024;
 
 /// What Go's tables say of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,7 +31,7 @@ mod trace;
 mod traces;
 mod unwind;
 
-pub use limits::{Counters, Limits};
+pub use limits::{Counters, DebugInfo, Limits};
 pub use sample::{Chain, Process, Regs, Sample};
 pub use stacks::{Memory, Stacks};
 pub use trace::{BuildId, By, End, Frame, Trace, TraceId};

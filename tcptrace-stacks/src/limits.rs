@@ -1,4 +1,6 @@
-//! What this crate may spend, and what it counts.
+//! What this crate may spend and believe, and what it counts.
+
+use std::path::PathBuf;
 
 /// Bounds on work and memory. What is read may belong to somebody hostile.
 #[derive(Debug, Clone)]
@@ -43,6 +45,37 @@ impl Default for Limits {
             perf_map_bytes: 32 << 20,
             trace_bytes: 32 << 20,
             path_words: 256 * 1024,
+        }
+    }
+}
+
+/// Whose debug information is believed to mean no harm: DWARF has so many ways to say much in few bytes
+/// that bounds on its size are none on the time and memory that it takes.
+#[derive(Debug, Clone)]
+pub struct DebugInfo {
+    /// Directories with separate debug files, which are found by build id (`.build-id/ab/cdef.debug`), or
+    /// else below the path of the file.
+    pub directories: Vec<PathBuf>,
+    /// The users whose own files may have debug information in them, if not everybody may write them.
+    pub users: Vec<u32>,
+}
+
+impl Default for DebugInfo {
+    /// `/usr/lib/debug`; the superuser, and the user that the tracer runs as.
+    fn default() -> DebugInfo {
+        DebugInfo {
+            directories: vec![PathBuf::from("/usr/lib/debug")],
+            users: vec![0, rustix::process::geteuid().as_raw()],
+        }
+    }
+}
+
+impl DebugInfo {
+    /// None at all: names are those of symbol tables, and there are no lines.
+    pub fn none() -> DebugInfo {
+        DebugInfo {
+            directories: Vec::new(),
+            users: Vec::new(),
         }
     }
 }

@@ -12,6 +12,14 @@ use crate::maps::{self, Mapping};
 /// Bytes of the vdso.
 const VDSO: u64 = 64 * 1024;
 
+/// A file that a process has mapped, open.
+pub(crate) struct Opened {
+    pub(crate) identity: Identity,
+    pub(crate) source: Source,
+    /// Who alone may have written it; `None` if anybody may, or it is no file.
+    pub(crate) owner: Option<u32>,
+}
+
 /// What tells a file, and a version of it, from others.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Identity {
@@ -25,16 +33,20 @@ pub(crate) enum Identity {
     Bytes(u32, usize),
 }
 
-impl Identity {
-    /// Of what is in no file.
-    pub(crate) fn of(bytes: &[u8]) -> Identity {
-        Identity::Bytes(crc32fast::hash(bytes), bytes.len())
+impl Opened {
+    /// What is in no file.
+    pub(crate) fn of(bytes: Vec<u8>) -> Opened {
+        Opened {
+            identity: Identity::Bytes(crc32fast::hash(&bytes), bytes.len()),
+            source: Source::Bytes(bytes),
+            owner: None,
+        }
     }
 }
 
 /// The file of `mapping`, which is one of process `pid`. `None` if it cannot be had, or may be
 /// another file than the one that is mapped.
-pub(crate) fn open(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
+pub(crate) fn open(pid: u32, mapping: &Mapping) -> Option<Opened> {
     match mapping.path.as_deref() {
         Some("[vdso]") => vdso(pid, mapping),
         _ if mapping.inode == 0 => None,
@@ -51,20 +63,20 @@ pub(crate) fn unchanged(identity: &Identity, source: &Source) -> bool {
 }
 
 /// By `/proc/PID/map_files`, which leads to the mapped file whatever its name has become.
-fn by_link(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
+fn by_link(pid: u32, mapping: &Mapping) -> Option<Opened> {
     let (start, end) = (mapping.start, mapping.end);
     let (stat, source) = regular(&format!("/proc/{pid}/map_files/{start:x}-{end:x}"))?;
     // Some file systems (overlayfs, btrfs) tell another device here than in maps. Then it is the mapped
     // file if the mapping is still the one that we know.
     let same =
         is(&stat, mapping) || maps::read(pid, u64::MAX).is_ok_and(|maps| maps.contains(mapping));
-    same.then(|| (identity(&stat), source))
+    same.then(|| opened(&stat, source))
 }
 
 /// By its path in the process's file system, if there is still the same file.
-fn by_path(pid: u32, mapping: &Mapping, path: &str) -> Option<(Identity, Source)> {
+fn by_path(pid: u32, mapping: &Mapping, path: &str) -> Option<Opened> {
     let (stat, source) = regular(&format!("/proc/{pid}/root{path}"))?;
-    is(&stat, mapping).then(|| (identity(&stat), source))
+    is(&stat, mapping).then(|| opened(&stat, source))
 }
 
 /// Opens a regular file. Nothing else is opened: a device or a pipe may do anything then.
@@ -89,6 +101,15 @@ fn is(stat: &Stat, mapping: &Mapping) -> bool {
     device == mapping.device && stat.st_ino == mapping.inode
 }
 
+fn opened(stat: &Stat, source: Source) -> Opened {
+    let others = Mode::from_raw_mode(stat.st_mode).contains(Mode::WOTH);
+    Opened {
+        identity: identity(stat),
+        source,
+        owner: (!others).then_some(stat.st_uid),
+    }
+}
+
 fn identity(stat: &Stat) -> Identity {
     Identity::File {
         device: stat.st_dev,
@@ -100,7 +121,7 @@ fn identity(stat: &Stat) -> Identity {
 }
 
 /// The kernel's code in every process, which is in no file.
-fn vdso(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
+fn vdso(pid: u32, mapping: &Mapping) -> Option<Opened> {
     let size = mapping
         .end
         .checked_sub(mapping.start)
@@ -108,5 +129,5 @@ fn vdso(pid: u32, mapping: &Mapping) -> Option<(Identity, Source)> {
     let mut bytes = vec![0; usize::try_from(size).ok()?];
     let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     memory.read_exact_at(&mut bytes, mapping.start).ok()?;
-    Some((Identity::of(&bytes), Source::Bytes(bytes)))
+    Some(Opened::of(bytes))
 }

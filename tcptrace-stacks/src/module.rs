@@ -28,6 +28,15 @@ pub(crate) struct Module {
     lines: Option<Mutex<Lines>>,
 }
 
+/// What a module is read from.
+pub(crate) struct ModuleFile<'a> {
+    pub(crate) source: &'a Source,
+    /// Only where a debug file is looked for.
+    pub(crate) path: &'a str,
+    /// Whether its debug information is read: no bound on that is a bound on the time it takes.
+    pub(crate) trusted: bool,
+}
+
 /// How to leave a function.
 pub(crate) enum Exit {
     By(By, Arc<Rule>),
@@ -37,18 +46,20 @@ pub(crate) enum Exit {
 }
 
 impl Module {
-    /// `None` if it is no ELF file of this machine. `path` is only where a debug file is looked for.
+    /// `None` if it is no ELF file of this machine.
     pub(crate) fn read(
         number: u32,
-        source: &Source,
-        path: &str,
+        file: &ModuleFile<'_>,
         directories: &[PathBuf],
         limits: &Limits,
     ) -> Option<Module> {
-        let elf = Elf::parse(source)?;
+        let elf = Elf::parse(file.source)?;
         let limit = limits.section_bytes;
         let own = Symbols::full(&elf, limit);
-        let own_lines = Lines::read(&elf, None, limits.debug_bytes);
+        let own_lines = match file.trusted {
+            true => Lines::read(&elf, None, limits.debug_bytes),
+            false => None,
+        };
         let mut module = Module {
             number,
             build_id: elf.build_id().map(BuildId),
@@ -59,7 +70,7 @@ impl Module {
             lines: own_lines.map(Mutex::new),
         };
         if module.symbols.is_none() || module.lines.is_none() {
-            module.add_debug_file(&elf, path, directories, limits);
+            module.add_debug_file(&elf, file.path, directories, limits);
         }
         if module.symbols.is_none() {
             module.symbols = Symbols::dynamic(&elf, limit);

@@ -1,32 +1,30 @@
 //! The modules that were read, for all processes that map them.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use lru::LruCache;
 
-use crate::elf::Source;
-use crate::limits::{Counters, Limits};
-use crate::mapped::{self, Identity};
+use crate::limits::{Counters, DebugInfo, Limits};
+use crate::mapped::{self, Identity, Opened};
 use crate::maps::Mapping;
-use crate::module::Module;
+use crate::module::{Module, ModuleFile};
 
 /// Modules by what tells their files.
 pub(crate) struct Modules {
     known: LruCache<Identity, (Arc<Module>, usize), FixedState>,
     bytes: usize,
     read: u32,
-    directories: Vec<PathBuf>,
+    debug: DebugInfo,
 }
 
 impl Modules {
-    pub(crate) fn new(directories: Vec<PathBuf>) -> Modules {
+    pub(crate) fn new(debug: DebugInfo) -> Modules {
         Modules {
             known: LruCache::unbounded_with_hasher(FixedState::default()),
             bytes: 0,
             read: 0,
-            directories,
+            debug,
         }
     }
 
@@ -38,28 +36,35 @@ impl Modules {
         limits: &Limits,
         counters: &mut Counters,
     ) -> Option<Arc<Module>> {
-        let Some((identity, source)) = mapped::open(pid, mapping) else {
+        let Some(opened) = mapped::open(pid, mapping) else {
             counters.modules_refused += 1;
             return None;
         };
         let path = mapping.path.as_deref().unwrap_or_default();
-        self.load(identity, &source, path, limits, counters)
+        self.load(opened, path, limits, counters)
     }
 
     /// The module of a file that was opened; `None` if it is none.
     pub(crate) fn load(
         &mut self,
-        identity: Identity,
-        source: &Source,
+        opened: Opened,
         path: &str,
         limits: &Limits,
         counters: &mut Counters,
     ) -> Option<Arc<Module>> {
+        let identity = opened.identity;
         if let Some((module, _)) = self.known.get(&identity) {
             return Some(Arc::clone(module));
         }
-        let module = Module::read(self.read, source, path, &self.directories, limits)
-            .filter(|_| mapped::unchanged(&identity, source));
+        let file = ModuleFile {
+            source: &opened.source,
+            path,
+            trusted: opened
+                .owner
+                .is_some_and(|user| self.debug.users.contains(&user)),
+        };
+        let module = Module::read(self.read, &file, &self.debug.directories, limits)
+            .filter(|_| mapped::unchanged(&identity, &opened.source));
         let Some(module) = module else {
             counters.modules_refused += 1;
             return None;

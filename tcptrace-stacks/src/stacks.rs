@@ -1,14 +1,12 @@
 //! Samples in, traces out.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use lru::LruCache;
 
-use crate::elf::Source;
-use crate::limits::{Counters, Limits};
-use crate::mapped::Identity;
+use crate::limits::{Counters, DebugInfo, Limits};
+use crate::mapped::Opened;
 use crate::modules::{Modules, NUMBERS};
 use crate::process::{Known, Space};
 use crate::sample::{Chain, Process, Sample};
@@ -43,19 +41,18 @@ pub struct Memory {
 }
 
 impl Stacks {
-    /// Separate debug files are looked for in `/usr/lib/debug`.
+    /// With debug information of the system, and of files of the superuser and of the tracer's user.
     pub fn new(limits: Limits) -> Stacks {
-        Stacks::with_debug_directories(limits, vec![PathBuf::from("/usr/lib/debug")])
+        Stacks::with_debug_info(limits, DebugInfo::default())
     }
 
-    /// Separate debug files are looked for in `directories`, by build id (`.build-id/ab/cdef.debug`), or
-    /// else below the path of the file.
-    pub fn with_debug_directories(limits: Limits, directories: Vec<PathBuf>) -> Stacks {
+    /// With debug information of these only.
+    pub fn with_debug_info(limits: Limits, debug: DebugInfo) -> Stacks {
         Stacks {
             unwinder: Unwinder::new(limits.frames),
             limits,
             counters: Counters::default(),
-            modules: Modules::new(directories),
+            modules: Modules::new(debug),
             processes: LruCache::unbounded_with_hasher(FixedState::default()),
             words: 0,
             number: 0,
@@ -139,11 +136,9 @@ impl Stacks {
     /// Takes `image`, mapped as a whole at `start`, for the only code of a process, whether there is such
     /// a process or not: for tests and fuzzing. Whether it is an ELF file.
     pub fn load_image(&mut self, process: Process, start: u64, image: Vec<u8>) -> bool {
-        let (identity, bytes) = (Identity::of(&image), image.len() as u64);
-        let (source, limits) = (Source::Bytes(image), &self.limits);
-        let module = self
-            .modules
-            .load(identity, &source, "", limits, &mut self.counters);
+        let bytes = image.len() as u64;
+        let (opened, limits) = (Opened::of(image), &self.limits);
+        let module = self.modules.load(opened, "", limits, &mut self.counters);
         let Some(module) = module else {
             return false;
         };

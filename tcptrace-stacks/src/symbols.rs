@@ -121,8 +121,8 @@ fn one_of_each(sorted: &[Symbol], names: &[u8]) -> Vec<Symbol> {
 fn name_at(names: &[u8], at: u32) -> &[u8] {
     let bytes = names.get(at as usize..).unwrap_or_default();
     let bytes = &bytes[..bytes.len().min(NAME)];
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(0);
-    &bytes[..end]
+    let end = bytes.iter().position(|b| *b == 0);
+    &bytes[..end.unwrap_or(bytes.len())]
 }
 
 /// Of names for the same function the one that a reader knows: `connect`, not `__libc_connect`.

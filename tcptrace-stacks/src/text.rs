@@ -2,15 +2,18 @@
 
 use std::fmt::{self, Write};
 
-/// Bytes of a mangled name that are looked at.
-const MANGLED: usize = 8 * 1024;
+/// Bytes of a name that is demangled; a longer one is shown as it is.
+const MANGLED: usize = 4 * 1024;
 /// Bytes of a name that are kept.
 const SHOWN: usize = 1024;
 
 /// A symbol's name as its source has it, if it is mangled as Rust or C++ do.
 pub(crate) fn function(raw: &[u8]) -> Option<Box<str>> {
-    if raw.is_empty() || raw.len() > MANGLED {
+    if raw.is_empty() {
         return None;
+    }
+    if raw.len() > MANGLED {
+        return Some(clean(raw));
     }
     let raw = String::from_utf8_lossy(raw);
     let mut out = Bounded(String::new());
@@ -89,6 +92,39 @@ mod tests {
         for raw in [nested, doubling, "x".repeat(5000)] {
             assert!(function(raw.as_bytes()).is_some_and(|name| name.len() <= SHOWN + 4));
         }
-        assert_eq!(function(&[b'x'; 9000]), None);
+        assert_eq!(function(&[b'x'; 9000]).map(|name| name.len()), Some(SHOWN));
+    }
+
+    /// Names that a parser could try in many ways, each again in many.
+    #[test]
+    fn no_name_takes_long() {
+        const PARTS: &str = "N I J L X E St S_ S0_ Sa T_ F M P R K DT Dt cv sr il fl tl cl dc sc 1f 1fI _Z LZ Z \
+            U1a A1_ A_ AT_ Dp sp ds dt gs on srT_ srN i v qu aS C1 D0 Ul UlvE_ L_Z Li1E v1_ nw da ti te sZ fp_ fpT \
+            DpT_ ITpTnT_ NR K C u3foo TW h1_ _ 1 9";
+        let parts = PARTS.split_ascii_whitespace().collect::<Vec<_>>();
+        let mut random = 1_u64;
+        let mut next = |below: usize| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) as usize % below
+        };
+        let mut slowest = (std::time::Duration::ZERO, String::new());
+        for _ in 0..3000 {
+            let unit = (0..1 + next(5))
+                .map(|_| parts[next(parts.len())])
+                .collect::<String>();
+            let name = format!(
+                "_Z{}{}",
+                parts[next(parts.len())],
+                unit.repeat(MANGLED / unit.len() - 2)
+            );
+            let began = std::time::Instant::now();
+            let _ = function(name.as_bytes());
+            if began.elapsed() > slowest.0 {
+                slowest = (began.elapsed(), name[..60].to_owned());
+            }
+        }
+        assert!(slowest.0.as_millis() < 500, "{slowest:?}");
     }
 }

@@ -1,15 +1,13 @@
-//! What the caches know, and how much room they take.
+//! What the caches know.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
-use std::fs;
 use std::process::Command;
-use std::time::Instant;
 
 use common::programs::{C, Program};
 use common::{ACCEPT, Running, Taken, have};
-use tcptrace_stacks::{Chain, End, Limits, Process, Regs, Sample, Stacks};
+use tcptrace_stacks::{Chain, DebugInfo, End, Limits, Stacks};
 
 fn waiting() -> Option<(Program, Running, Taken)> {
     have("gcc").then_some(())?;
@@ -83,7 +81,7 @@ fn the_cache_finds_what_a_walk_finds() {
             let mut other = taken.clone();
             other.stack[at..at + 8].copy_from_slice(&value.to_le_bytes());
             let ours = warm.trace(&other.sample());
-            let mut cold = Stacks::with_debug_directories(Limits::default(), Vec::new());
+            let mut cold = Stacks::with_debug_info(Limits::default(), DebugInfo::none());
             let fresh = cold.trace(&other.sample());
             let ips = |t: &tcptrace_stacks::Trace| {
                 let outer = t.frames.iter().filter(|f| !f.inlined);
@@ -94,77 +92,6 @@ fn the_cache_finds_what_a_walk_finds() {
         }
     }
     assert!(changed > 0);
-}
-
-/// Samples of an hour, every one with another stack: 300 a second. Unoptimized, of a minute.
-#[test]
-fn an_hour_of_distinct_stacks_fits() {
-    let limits = Limits {
-        trace_bytes: 4 << 20,
-        path_words: 32 * 1024,
-        processes: 8,
-        ..Limits::default()
-    };
-    let mut stacks = Stacks::with_debug_directories(limits.clone(), Vec::new());
-    let image = fs::read(std::env::current_exe().unwrap()).unwrap();
-    let image = &image[..image.len().min(1 << 20)];
-    let process = |pid| Process {
-        pid,
-        start_ns: 1,
-        start_stack: 0,
-    };
-    let (start, sp) = (0x40_0000_u64, 0x7000_0000_0000_u64);
-    let mut random = 1_u64;
-    let mut next = || {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        random >> 33
-    };
-    let began = Instant::now();
-    let per_process = if cfg!(debug_assertions) { 1500 } else { 90_000 };
-    let mut most = 0;
-    for pid in 0..12_u32 {
-        assert!(stacks.load_image(process(pid << 24), start, image.to_vec()));
-        for i in 0..per_process {
-            // A chain of frame pointers through code that has no unwind information.
-            let words = (0..16_u64).flat_map(|i| [sp + (i + 1) * 16, start + 0x200 + next() % 64]);
-            let stack = words.flat_map(u64::to_le_bytes).collect::<Vec<_>>();
-            let regs = Regs {
-                ip: start + 0x200,
-                sp,
-                bp: sp,
-                ..Regs::default()
-            };
-            let sample = Sample {
-                process: process(pid << 24),
-                regs,
-                stack: &stack,
-            };
-            let trace = stacks.trace(&sample);
-            assert!(!trace.frames.is_empty());
-            if i % 100 == 0 {
-                let memory = stacks.memory();
-                assert!(memory.traces <= limits.trace_bytes, "{memory:?}");
-                most = most.max(memory.paths);
-            }
-            if std::env::var_os("CI").is_none() && began.elapsed().as_secs() > 20 {
-                break;
-            }
-        }
-    }
-    let counters = stacks.counters();
-    eprintln!(
-        "{counters:?} {:?} {most} {:?}",
-        stacks.memory(),
-        began.elapsed()
-    );
-    assert!(
-        most <= limits.path_words * Limits::PATH_WORD_BYTES,
-        "{most}"
-    );
-    assert!(counters.path_words_evicted > 0 && counters.traces_evicted > 0);
-    assert_eq!(counters.processes_evicted, 4);
 }
 
 #[test]

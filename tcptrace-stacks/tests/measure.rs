@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::programs::{C, CPP, GO, Program, RUST};
 use common::runtimes::{self, Needed};
 use common::{ACCEPT, ACCEPT4, CONNECT, EPOLL_WAIT, RECVFROM, Running, Taken, have, take};
-use tcptrace_stacks::{By, End, Limits, Regs, Stacks, Trace};
+use tcptrace_stacks::{By, DebugInfo, End, Limits, Regs, Stacks, Trace};
 
 #[test]
 #[ignore = "prints the table of docs/stacks.md"]
@@ -67,7 +67,7 @@ fn table() {
 
 fn line(name: &str, taken: &Taken) {
     let began = Instant::now();
-    Stacks::with_debug_directories(Limits::default(), Vec::new()).trace(&taken.sample());
+    Stacks::with_debug_info(Limits::default(), DebugInfo::none()).trace(&taken.sample());
     let bare = began.elapsed();
     let mut stacks = Stacks::new(Limits::default());
     let began = Instant::now();
@@ -122,7 +122,7 @@ fn registers(taken: &Taken, trace: &Trace) -> String {
     for (name, clear) in all {
         let mut other = taken.clone();
         clear(&mut other.regs);
-        let mut stacks = Stacks::with_debug_directories(Limits::default(), Vec::new());
+        let mut stacks = Stacks::with_debug_info(Limits::default(), DebugInfo::none());
         let walked = stacks.trace(&other.sample());
         let outer = |t: &Trace| {
             let frames = t.frames.iter().filter(|f| !f.inlined);
