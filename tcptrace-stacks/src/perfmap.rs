@@ -41,6 +41,11 @@ impl PerfMap {
         (address < *end).then_some(name)
     }
 
+    /// Whether there is one: names that are missing may come.
+    pub(crate) fn is_there(&self) -> bool {
+        self.file != 0
+    }
+
     /// Reads what the process wrote since the last time, if that is a while ago. Whether there was
     /// anything.
     pub(crate) fn refresh(&mut self, pid: u32, limit: u64) -> Result<bool, Refused> {

@@ -302,7 +302,7 @@ impl Stacks {
                 .refresh(known.pid(), self.limits.perf_map_bytes);
             self.counters.perf_maps_refused += u64::from(read.is_err());
         }
-        let settled = !unnamed(known);
+        let settled = !unnamed(known) || !known.perf_map.is_there();
         let trace = Arc::new(Trace {
             id: old.map_or_else(|| self.traces.number(), |old| old.trace.id),
             frames: steps.iter().flat_map(|step| frames(step, known)).collect(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::programs::{C, CPP, GO, Program, RUST};
 use common::runtimes::{self, Needed};
 use common::{ACCEPT, ACCEPT4, CONNECT, EPOLL_WAIT, RECVFROM, Running, Taken, have, take};
-use tcptrace_stacks::{By, DebugInfo, End, Limits, Regs, Stacks, Trace};
+use tcptrace_stacks::{By, DebugInfo, Limits, Regs, Stacks, Trace};
 
 #[test]
 #[ignore = "prints the table of docs/stacks.md"]
@@ -27,6 +27,12 @@ fn table() {
             ACCEPT,
         ),
         ("C, static-pie", C, &["gcc", "-O2", "-static-pie"], ACCEPT),
+        (
+            "C, musl, static",
+            C,
+            &["musl-gcc", "-O2", "-static"],
+            ACCEPT,
+        ),
         ("C++, lines", CPP, &["g++", "-O2", "-g"], ACCEPT),
         ("Rust", RUST, &["rustc", "-Copt-level=2"], ACCEPT4),
         (
@@ -46,6 +52,14 @@ fn table() {
             let program = Program::compile(file, source, compiler);
             let running = Running::start(&mut Command::new(&program.path));
             line(name, &running.sample(call));
+        }
+    }
+    for (name, option) in [
+        ("Java", "-XX:-PreserveFramePointer"),
+        ("Java, frame pointers", "-XX:+PreserveFramePointer"),
+    ] {
+        if let Some((running, _needed)) = runtimes::java(option) {
+            line(name, &running.sample(ACCEPT));
         }
     }
     type Start = fn() -> Option<(Running, Needed)>;
@@ -98,13 +112,14 @@ fn line(name: &str, taken: &Taken) {
         walk.as_nanos(),
         known.as_nanos(),
     );
-    assert_eq!(trace.end, End::Root);
+    let kept = taken.short(16 * 1024);
+    let kept = walking.trace(&kept).frames.len();
     let pointers = trace
         .frames
         .iter()
         .filter(|f| f.by == By::FramePointer)
         .count();
-    eprintln!("<!-- by frame pointers: {pointers} -->");
+    eprintln!("<!-- by frame pointers: {pointers}; of 16 KiB: {kept} -->");
 }
 
 /// The registers without which the trace is another.

@@ -89,3 +89,18 @@ pub(crate) fn node() -> Option<(Running, Needed)> {
     running.main_in(super::EPOLL_PWAIT);
     Some((running, Needed::Directory(directory)))
 }
+
+/// In accept(), called by a function of its own.
+pub(crate) fn java(option: &str) -> Option<(Running, Needed)> {
+    let java = system("java")?;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("Waits.java");
+    let program = "import java.net.ServerSocket;\n\
+        public class Waits {\n\
+        static void take() throws Exception { new ServerSocket(0).accept(); }\n\
+        public static void main(String[] a) throws Exception { take(); }\n}\n";
+    fs::write(&file, program).unwrap();
+    let mut command = Command::new(java);
+    let running = Running::start(command.arg(option).arg(&file));
+    Some((running, Needed::Directory(directory)))
+}
