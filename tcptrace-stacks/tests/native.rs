@@ -6,8 +6,8 @@ mod common;
 use std::process::Command;
 
 use common::programs::{C, CPP, GO, Program, RUST};
-use common::{ACCEPT, ACCEPT4, Running, have, names};
-use tcptrace_stacks::{By, End, Limits, Stacks, Trace};
+use common::{ACCEPT, ACCEPT4, Running, have, identity, names};
+use tcptrace_stacks::{By, Chain, End, Limits, Stacks, Trace};
 
 /// A debugger shows tail calls as frames where the debug information lets it guess them.
 const PHYSICAL: &str = "-fno-optimize-sibling-calls";
@@ -86,6 +86,73 @@ fn c_static_and_position_independent() {
     same_as_debugger(&Program::compile("waits.c", C, &options), ACCEPT);
     let options = ["gcc", "-O2", PHYSICAL, "-fomit-frame-pointer", "-no-pie"];
     same_as_debugger(&Program::compile("waits.c", C, &options), ACCEPT);
+}
+
+/// A handler was called in the middle of a function: what it will return to is no return address, and all
+/// registers are told by expressions.
+#[test]
+fn c_in_a_signal_handler() {
+    if !have("gcc") {
+        return;
+    }
+    let source = C.replace(
+        "#include <stdlib.h>",
+        "#include <stdlib.h>\n#include <signal.h>\nstatic int handed;",
+    );
+    let source = source.replace(
+        "int main(",
+        "static void handler(int number)\n{\n\tsink = wait_here(handed) + number;\n}\n\nint main(",
+    );
+    let source = source.replace(
+        "return recurse(fd, argc",
+        "handed = fd;\n\tsignal(SIGUSR1, handler);\n\traise(SIGUSR1);\n\treturn recurse(fd, argc",
+    );
+    let program = Program::compile("waits.c", &source, &["gcc", "-O2", "-fomit-frame-pointer"]);
+    let running = Running::start(&mut Command::new(&program.path));
+    let trace = Stacks::new(Limits::default()).trace(&running.sample(ACCEPT).sample());
+    assert_eq!(trace.end, End::Root, "{trace:#?}");
+    // The debugger has no name for what calls handlers, we have one with libc's debug file only; and it
+    // guesses a tail call.
+    let same = |names: Vec<String>| {
+        let left_out = ["", "??", "restore_rt", "pthread_kill_internal"];
+        let names = names
+            .into_iter()
+            .filter(|n| !left_out.contains(&n.as_str()));
+        names.collect::<Vec<_>>()
+    };
+    let ours = same(names(&trace));
+    assert_eq!(ours, same(running.debugger(ACCEPT)), "{trace:#?}");
+    assert!(ours.contains(&"handler".to_owned()) && ours.contains(&"main".to_owned()));
+}
+
+#[test]
+fn the_kernels_own_code_in_a_process() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|l| l.ends_with("[vdso]")).unwrap();
+    let start = u64::from_str_radix(line.split_once('-').unwrap().0, 16).unwrap();
+    let chain = Chain {
+        process: identity(std::process::id()),
+        addresses: &(start..start + 0x1000).collect::<Vec<_>>(),
+    };
+    let limits = Limits {
+        frames: 0x1000,
+        ..Limits::default()
+    };
+    let trace = Stacks::new(limits).chain(&chain);
+    assert!(
+        trace
+            .frames
+            .iter()
+            .all(|f| f.module.as_deref() == Some("[vdso]"))
+    );
+    let named = |name: &str| {
+        trace
+            .frames
+            .iter()
+            .any(|f| f.function.as_deref() == Some(name))
+    };
+    assert!(named("clock_gettime") || named("__vdso_clock_gettime"));
+    assert!(trace.frames[0].build_id.is_some() && trace.frames[0].address.is_some());
 }
 
 #[test]
