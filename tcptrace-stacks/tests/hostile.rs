@@ -405,22 +405,37 @@ fn perf_maps_of_others_are_refused() {
     assert_eq!(refused(Limits::default()), 0);
 }
 
-/// Who may not read a process's files says so.
+/// Who may not read a process's maps says so. The test runs itself as nobody for that.
 #[test]
 fn processes_of_others() {
-    let mut stacks = Stacks::new(Limits::default());
-    let sample = Sample {
-        process: Process {
-            pid: 2,
-            start_ns: 0,
-            start_stack: 0,
-        },
+    const OF: &str = "STACKS_OF";
+    let sample = |process| Sample {
+        process,
         regs: Regs::default(),
         stack: &[],
     };
-    let trace = stacks.trace(&sample);
-    assert!(
-        matches!(trace.end, End::NoPermission | End::ProcessGone),
-        "{trace:?}"
-    );
+    if let Ok(pid) = std::env::var(OF) {
+        let process = identity(pid.parse().unwrap());
+        let trace = Stacks::new(Limits::default()).trace(&sample(process));
+        assert_eq!(trace.end, End::NoPermission);
+        return;
+    }
+    let trace = Stacks::new(Limits::default()).trace(&sample(NOBODY));
+    assert_eq!(trace.end, End::ProcessGone);
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command
+        .arg(&program)
+        .args(["--exact", "processes_of_others"]);
+    command.env(OF, std::process::id().to_string());
+    let output = command.current_dir("/").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("1 passed"), "{output:?}");
 }
