@@ -235,6 +235,47 @@ impl Layout {
     }
 }
 
+#[cfg(test)]
+impl Layout {
+    /// What a CPython of that layout has to say in `_Py_DebugOffsets`, and where.
+    pub(crate) fn said_places(version: Version, layout: &Layout) -> Vec<(usize, u64)> {
+        let places = if version.minor == 13 {
+            &SAID_3_13
+        } else {
+            &SAID_3_14
+        };
+        vec![
+            (places.interpreters_head, layout.interpreters_head),
+            (places.interpreter_id, layout.interpreter_id),
+            (places.interpreter_next, layout.interpreter_next),
+            (places.threads_head, layout.threads_head),
+            (places.thread_next, layout.thread_next as u64),
+            (places.thread_interpreter, layout.thread_interpreter as u64),
+            (places.thread_frame, layout.thread_frame as u64),
+            (places.thread_id, layout.thread_id as u64),
+            (
+                places.native_thread_id,
+                layout.native_thread_id.unwrap_or(0) as u64,
+            ),
+            (places.frame_previous, layout.frame_previous as u64),
+            (places.frame_code, layout.frame_code as u64),
+            (places.frame_at, layout.frame_at as u64),
+            (places.frame_owner, layout.frame_owner.unwrap_or(0) as u64),
+            (places.code_file, layout.code_file as u64),
+            (places.code_name, layout.code_name as u64),
+            (places.code_line_table, layout.code_line_table as u64),
+            (places.code_first_line, layout.code_first_line as u64),
+            (places.code_code, layout.code_code as u64),
+            (places.object_type, layout.object_type as u64),
+            (places.object_size, layout.object_size as u64),
+            (places.bytes_data, layout.bytes_data as u64),
+            (places.string_state, layout.string_state as u64),
+            (places.string_length, layout.string_length as u64),
+            (places.string_ascii, layout.string_ascii as u64),
+        ]
+    }
+}
+
 /// Where `_Py_DebugOffsets` has each offset.
 struct Said {
     interpreters_head: usize,

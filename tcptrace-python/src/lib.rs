@@ -48,6 +48,10 @@
 
 mod chain;
 mod elf;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod hostile;
 mod interpreter;
 mod layout;
 mod lines;

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use crate::Unreadable;
 
 /// How often one stack may read the target's memory.
-const MAX_READS: u32 = 20_000;
+const MAX_READS: u32 = 16_384;
 /// How many bytes one stack may read of the target's memory.
 const MAX_BYTES: usize = 8 << 20;
 

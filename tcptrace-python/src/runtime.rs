@@ -10,7 +10,7 @@ use crate::{End, FindError, Frame, Stack, Unreadable};
 /// How often a stack is read when the thread runs on meanwhile.
 const ATTEMPTS: u32 = 3;
 const MAX_INTERPRETERS: usize = 256;
-const MAX_THREADS: usize = 8192;
+const MAX_THREADS: usize = 4096;
 
 /// Where one CPython has its state, and how it is laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
