@@ -82,3 +82,50 @@ fn a_process_that_executes_another_program_is_looked_at_again() {
         child.wait().unwrap();
     }
 }
+
+#[test]
+fn a_process_of_another_pid_namespace_is_read() {
+    for python in pythons() {
+        let mut program = Program::start_by(
+            &["unshare", "--pid", "--fork", "--kill-child"],
+            &python,
+            "truth.py",
+            &["threads"],
+        );
+        let Some(truth) = program.try_truth() else {
+            eprintln!("no right to make a PID namespace");
+            return;
+        };
+        assert_eq!(truth.pid, 1);
+        let children = format!("/proc/{0}/task/{0}/children", program.child.id());
+        let pid: u32 = std::fs::read_to_string(children)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let interpreter = Interpreters::new().find(pid).unwrap();
+        // Which of its threads it is can be seen in the numbers of its own namespace only.
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let threads = threads.map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        });
+        let own = |tid: &u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap();
+            let numbers = status
+                .lines()
+                .find(|line| line.starts_with("NSpid:"))
+                .unwrap();
+            numbers.ends_with(&format!("\t{}", truth.tid))
+        };
+        let tid = threads.into_iter().find(own).unwrap();
+        assert_ne!(tid, truth.tid);
+        let stack = asleep(&mut Interpreters::new(), pid, tid);
+        assert_eq!(stack.frames, truth.frames, "{}", interpreter.version());
+    }
+}

@@ -46,11 +46,20 @@ pub(crate) struct Truth {
 impl Program {
     /// Starts a program of `tests/programs`.
     pub(crate) fn start(python: &Path, program: &str, arguments: &[&str]) -> Program {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/programs")
-            .join(program);
-        let mut child = Command::new(python)
-            .arg(path)
+        Program::start_by(&["env"], python, program, arguments)
+    }
+
+    /// Starts a program of `tests/programs` by a command that executes the rest of its arguments.
+    pub(crate) fn start_by(
+        by: &[&str],
+        python: &Path,
+        program: &str,
+        arguments: &[&str],
+    ) -> Program {
+        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+        let mut child = Command::new(by[0])
+            .args(&by[1..])
+            .args([python, &programs.join(program)])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -62,24 +71,32 @@ impl Program {
 
     /// The next stack that it says.
     pub(crate) fn truth(&mut self) -> Truth {
+        self.try_truth().expect("a line")
+    }
+
+    /// The next stack that it says, if it runs.
+    pub(crate) fn try_truth(&mut self) -> Option<Truth> {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("a line");
-        let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        let number = |name: &str| said[name].as_u64().expect("a number") as u32;
-        let frames = said["frames"]
-            .as_array()
-            .expect("frames")
-            .iter()
-            .map(|frame| Frame {
-                file: frame[0].as_str().expect("text").to_owned(),
-                function: frame[1].as_str().expect("text").to_owned(),
+        self.lines.read_line(&mut line).expect("text");
+        let said: serde_json::Value = serde_json::from_str(&line).ok()?;
+        let number = |name: &str| Some(said[name].as_u64()? as u32);
+        let frame = |frame: &serde_json::Value| {
+            Some(Frame {
+                file: frame[0].as_str()?.to_owned(),
+                function: frame[1].as_str()?.to_owned(),
                 line: frame[2].as_u64().map(|line| line as u32),
-            });
-        Truth {
-            pid: number("pid"),
-            tid: number("tid"),
-            frames: frames.collect(),
-        }
+            })
+        };
+        let frames = said["frames"]
+            .as_array()?
+            .iter()
+            .map(frame)
+            .collect::<Option<_>>()?;
+        Some(Truth {
+            pid: number("pid")?,
+            tid: number("tid")?,
+            frames,
+        })
     }
 }
 
