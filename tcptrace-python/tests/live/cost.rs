@@ -20,14 +20,17 @@ fn a_stack_costs_a_bounded_number_of_reads() {
             let start = Instant::now();
             interpreters.find(truth.pid).unwrap();
             let again = start.elapsed();
-            const ROUNDS: u32 = 200;
-            let start = Instant::now();
-            for _ in 0..ROUNDS {
-                found.frames(truth.tid).unwrap();
-            }
-            let each = start.elapsed() / ROUNDS;
+            let mut rounds: Vec<_> = (0..201)
+                .map(|_| {
+                    let start = Instant::now();
+                    found.frames(truth.tid).unwrap();
+                    start.elapsed()
+                })
+                .collect();
+            rounds.sort();
+            let (least, median) = (rounds[0], rounds[100]);
             eprintln!(
-                "{} {function}: {} frames, {} reads, {each:?} a stack; found in {first:?}, again in {again:?}",
+                "{} {function}: {} frames, {} reads, {median:?} ({least:?}) a stack; found in {first:?}, again in {again:?}",
                 found.version(),
                 stack.frames.len(),
                 stack.reads,

@@ -5,8 +5,8 @@ is called by nothing else. run() calls each family on a line of its own, 100 + f
 """
 import os, sys, threading, time
 
-NAP = float(sys.argv[1])
-FAMILIES, DEPTH = 5, 8
+NAP, DEPTH = float(sys.argv[1]), int(sys.argv[2])
+FAMILIES = 5
 
 lines = {98: "def run():", 99: " while True:"}
 for family in range(FAMILIES):
@@ -15,7 +15,7 @@ for family in range(FAMILIES):
         if depth + 1 < DEPTH:
             body = f"x = 1; f{family}_{depth + 1}(); y = 2"
         else:
-            body = "[i * i for i in (1, 2)]" + ("; time.sleep(NAP)" if NAP else "")
+            body = "[i * i for i in (1, 2)]; time.sleep(NAP)" if NAP else "z = 3"
         lines[1000 * (family + 1) + 10 * depth] = f"def f{family}_{depth}(): {body}"
 text = "\n".join(lines.get(number, "") for number in range(1, max(lines) + 1))
 spaces = {"time": time, "NAP": NAP}
