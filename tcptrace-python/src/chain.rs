@@ -116,19 +116,23 @@ impl Chain {
     }
 
     /// Whether every word of it is still where it was.
+    ///
+    /// It is read the other way round, the innermost frame last: what changes most was then the same for
+    /// the longest, and a mixture of two moments, inner frames older, does not come out the same again.
     pub(crate) fn unchanged(&self, reader: &Reader<'_>, layout: &Layout) -> bool {
-        let thread = ThreadState::read(reader, layout, self.thread.address);
+        let same = |then: &RawFrame| RawFrame::read(reader, layout, then.address) == Ok(*then);
+        if !self.frames.iter().rev().all(same) {
+            return false;
+        }
+        // Which thread comes next is not its own doing.
         let same = |now: &ThreadState| {
             ThreadState {
                 next: self.thread.next,
                 ..*now
             } == self.thread
         };
-        thread.is_ok_and(|now| same(&now) && now.top(reader, layout) == Ok(self.top))
-            && self
-                .frames
-                .iter()
-                .all(|then| RawFrame::read(reader, layout, then.address) == Ok(*then))
+        ThreadState::read(reader, layout, self.thread.address)
+            .is_ok_and(|now| same(&now) && now.top(reader, layout) == Ok(self.top))
     }
 
     /// The frames that run a function of Python.

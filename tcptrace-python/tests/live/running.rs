@@ -75,7 +75,14 @@ fn churn(nap: &str, depth: &str) {
             }
             if stack.consistent {
                 assert!(lines_are_right(&stack), "{}: {stack:#?}", python.display());
-                counts.wrong_calls += u32::from(!calls_are_right(&stack));
+                if !calls_are_right(&stack) {
+                    counts.wrong_calls += 1;
+                    let calls = stack
+                        .frames
+                        .iter()
+                        .map(|frame| (&frame.function, frame.line));
+                    eprintln!("deceived: {:?}", calls.collect::<Vec<_>>());
+                }
             }
         }
         eprintln!(
