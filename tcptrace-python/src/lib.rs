@@ -22,14 +22,16 @@
 //! - [`Stack::slept`]: the kernel says that the thread was asleep before and after, and was not
 //!   switched to in between. The stack is exactly that of the thread.
 //! - [`Stack::consistent`]: the chain of frames was read three times, before and after the names and
-//!   lines, and did not change by one word. A thread in a loop can deceive this, rarely: a frame's
-//!   file, function and line belong together, but the caller may be that of another round.
+//!   lines, and did not change by one word. A frame's file, function and line belong together. A thread
+//!   that never sleeps can deceive about the caller, which is then of another round of a loop: four
+//!   times in a million.
 //! - Neither: the frames are of different moments. Do not show them as one stack.
 //!
 //! An answer is of the moment when it is read, not of the event. A thread that sleeps in `connect()`
 //! or `accept()` is still at that line. One whose call did not have to wait has gone on, and is some
 //! microseconds or milliseconds of Python later when somebody reads the event: its innermost line is
 //! then later in the same function, or another function. The outer frames are mostly still the same.
+//! `docs/python.md` has the figures, the limits, and what was tried with which version.
 //!
 //! # Why not the crate `py-spy`
 //!
