@@ -119,7 +119,7 @@ fn threads_and_interpreters_that_go_round_are_told() {
     );
     assert_eq!(
         stack(&threads),
-        Err(Unreadable::Invalid("threads without end"))
+        Err(Unreadable::Invalid("more than 4096 threads"))
     );
     let mut interpreters = process(12);
     let at = interpreters.runtime + interpreters.layout.interpreters_head;

@@ -1,6 +1,6 @@
 //! One CPython in a memory: found by its symbols, and asked for the stack of a thread.
 
-use crate::chain::{Chain, ThreadState};
+use crate::chain::{Chain, MAX_FRAMES, ThreadState};
 use crate::elf::Symbols;
 use crate::layout::{COOKIE, Layout, SAID_FREE_THREADED, SAID_SIZE, SAID_VERSION, Version};
 use crate::memory::{Memory, Reader, u32_at, u64_at};
@@ -20,73 +20,90 @@ pub(crate) struct Runtime {
     address: u64,
 }
 
+/// The files of a process that may define the symbols of an interpreter.
+struct Files<'a> {
+    reader: &'a Reader<'a>,
+    files: Vec<Symbols>,
+}
+
+impl<'a> Files<'a> {
+    fn read(reader: &'a Reader<'a>, starts: &[u64]) -> Result<Files<'a>, FindError> {
+        let mut files = Vec::new();
+        for start in starts {
+            match Symbols::read(reader, *start) {
+                Ok(symbols) => files.extend(symbols),
+                Err(error @ (Unreadable::Gone | Unreadable::Denied)) => return Err(error.into()),
+                // One that cannot be read is not the one that is looked for.
+                Err(_) => {}
+            }
+        }
+        Ok(Files { reader, files })
+    }
+
+    /// The first definition of a symbol.
+    fn find(&self, name: &str) -> Result<Option<u64>, FindError> {
+        for symbols in &self.files {
+            if let Some(address) = symbols.find(self.reader, name)? {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_type(&self, name: &str) -> Result<u64, FindError> {
+        let refused = || FindError::Unsupported(format!("CPython without the symbol {name}"));
+        self.find(name)?.ok_or_else(refused)
+    }
+}
+
 impl Runtime {
     /// Looks for a CPython among the files whose starts are mapped at `starts`, in the order in which
     /// the loader looks for symbols.
     pub(crate) fn find(memory: &dyn Memory, starts: &[u64]) -> Result<Runtime, FindError> {
         let reader = Reader::new(memory);
-        let mut files = Vec::new();
-        for start in starts {
-            match Symbols::read(&reader, *start) {
-                Ok(symbols) => files.extend(symbols),
-                Err(error @ (Unreadable::Gone | Unreadable::Denied)) => return Err(error.into()),
-                Err(_) => {}
-            }
-        }
-        let find = |name| {
-            for symbols in &files {
-                if let Some(address) = symbols.find(&reader, name)? {
-                    return Ok(Some(address));
-                }
-            }
-            Ok::<_, FindError>(None)
-        };
-        let Some(address) = find("_PyRuntime")? else {
-            return Err(match find("PyCode_Type")? {
-                Some(_) => FindError::Unsupported("CPython before 3.8".to_owned()),
+        let files = Files::read(&reader, starts)?;
+        let Some(address) = files.find("_PyRuntime")? else {
+            // To 3.6 there was no such symbol.
+            return Err(match files.find("PyCode_Type")? {
+                Some(_) => too_old(),
                 None => FindError::NotPython,
             });
         };
-        let types = (
-            find("PyCode_Type")?,
-            find("PyUnicode_Type")?,
-            find("PyBytes_Type")?,
-            find("PyFrame_Type")?,
-        );
-        let (Some(code), Some(string), Some(bytes), Some(frame)) = types else {
-            return Err(FindError::Unsupported(
-                "CPython without the symbols of its types".to_owned(),
-            ));
+        let types = Types {
+            code: files.find_type("PyCode_Type")?,
+            string: files.find_type("PyUnicode_Type")?,
+            bytes: files.find_type("PyBytes_Type")?,
+            frame: files.find_type("PyFrame_Type")?,
         };
-        let hex = find("Py_Version")?.map(|at| reader.u64(at)).transpose()?;
-        let layout = match hex {
-            Some(hex) => Runtime::layout_of_release(&reader, address, hex)?,
-            None => {
-                // What each minor version was the first to have, of the stable functions.
-                let minor = match () {
-                    () if find("Py_NewRef")?.is_some() => 10,
-                    () if find("PyFrame_GetCode")?.is_some() => 9,
-                    () if find("PyCode_NewWithPosOnlyArgs")?.is_some() => 8,
-                    () => return Err(FindError::Unsupported("CPython before 3.8".to_owned())),
-                };
-                Layout::of(Version {
+        let layout = match files.find("Py_Version")? {
+            Some(version) => Runtime::layout_of_release(&reader, address, reader.u64(version)?)?,
+            None => Runtime::layout_before_3_11(&files)?,
+        };
+        Ok(Runtime {
+            layout,
+            types,
+            address,
+        })
+    }
+
+    /// The layout of an interpreter that does not say its version: the functions that it has tell it.
+    fn layout_before_3_11(files: &Files<'_>) -> Result<Layout, FindError> {
+        const SINCE: [(&str, u8); 3] = [
+            ("Py_NewRef", 10),
+            ("PyFrame_GetCode", 9),
+            ("PyCode_NewWithPosOnlyArgs", 8),
+        ];
+        for (function, minor) in SINCE {
+            if files.find(function)?.is_some() {
+                return Layout::of(Version {
                     major: 3,
                     minor,
                     micro: None,
                 })
-                .ok_or_else(|| FindError::Unsupported(format!("CPython 3.{minor}")))?
+                .ok_or_else(too_old);
             }
-        };
-        Ok(Runtime {
-            layout,
-            types: Types {
-                code,
-                string,
-                bytes,
-                frame,
-            },
-            address,
-        })
+        }
+        Err(too_old())
     }
 
     fn layout_of_release(reader: &Reader<'_>, runtime: u64, hex: u64) -> Result<Layout, FindError> {
@@ -160,6 +177,10 @@ impl Runtime {
         };
         'chains: for chain in &chains {
             for raw in chain.functions() {
+                if stack.frames.len() == MAX_FRAMES {
+                    stack.end = End::TooDeep;
+                    break 'chains;
+                }
                 match frame(&objects, &mut codes, raw.code, raw.at) {
                     Ok(frame) => stack.frames.push(frame),
                     Err(error) => {
@@ -194,7 +215,8 @@ impl Runtime {
             .filter(|(_, state)| state.native_thread_id == Some(u64::from(tid)))
             .collect();
         if own.is_empty() {
-            // Before 3.11, and in 3.11.0 after a fork, the number is not there: the C library has it.
+            // Before 3.11 the number is not there, and after a fork it can be that of the parent. The C
+            // library has it too.
             own = states
                 .iter()
                 .filter(|(_, state)| is_pthread(reader, state.thread_id, tid))
@@ -224,7 +246,7 @@ impl Runtime {
             let mut thread = reader.u64(interpreter.wrapping_add(layout.threads_head))?;
             while thread != 0 {
                 if states.len() == MAX_THREADS {
-                    return Err(Unreadable::Invalid("threads without end"));
+                    return Err(Unreadable::Invalid("more than 4096 threads"));
                 }
                 let state = ThreadState::read(reader, layout, thread)?;
                 if state.interpreter != interpreter {
@@ -237,6 +259,10 @@ impl Runtime {
         }
         Ok(states)
     }
+}
+
+fn too_old() -> FindError {
+    FindError::Unsupported("CPython before 3.8".to_owned())
 }
 
 /// One frame, its code object read once.
