@@ -1,0 +1,7 @@
+//! Real CPython processes, which say their own stack before they block.
+
+mod blocked;
+mod cost;
+mod others;
+mod python;
+mod running;
