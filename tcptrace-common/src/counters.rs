@@ -12,5 +12,11 @@ pub const SELECTED_FULL: u32 = 3;
 pub const MPTCP: u32 = 4;
 /// Listeners with a full queue that found the map `OVERFLOWS` full.
 pub const OVERFLOWS_FULL: u32 = 5;
+/// Stacks that were not taken, since the budget was used up.
+pub const STACK_OVER_BUDGET: u32 = 6;
+/// Stacks that found the ring `STACKS` full.
+pub const STACK_FULL: u32 = 7;
+/// Threads that acted on a socket without a user stack that could be taken.
+pub const STACK_UNREADABLE: u32 = 8;
 /// How many counters there are.
-pub const COUNT: u32 = 6;
+pub const COUNT: u32 = 9;

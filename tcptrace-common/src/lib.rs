@@ -10,6 +10,7 @@ pub mod config;
 pub mod counters;
 pub mod event;
 pub mod layout;
+pub mod stack;
 pub mod tcp;
 
 #[cfg(target_endian = "big")]

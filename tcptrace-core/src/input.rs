@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::cause::Cause;
 use crate::owner::{Actor, Holder, Process};
+use crate::stack::{self, Stack};
 use crate::state::TcpState;
 use crate::time::Mono;
 use crate::tuple::Tuple;
@@ -23,6 +24,8 @@ pub enum Input {
     Sweep(Sweep),
     /// A listener's accept queue was full.
     Overflow(Overflow),
+    /// A thread acted on a socket, with its stack.
+    Stack(stack::Seen),
     /// A fact about the world outside the sockets.
     Define(Definition),
     /// No input follows.
@@ -147,6 +150,28 @@ pub struct Loss {
     pub undecodable: u64,
     /// Events of MPTCP subflows, left out on purpose.
     pub mptcp: u64,
+    /// Stacks that were not taken, by reason: no event is lost with them.
+    pub stacks: StackLoss,
+}
+
+/// Stacks that were not taken, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackLoss {
+    /// More were wanted than the budget allows.
+    pub over_budget: u64,
+    /// The ring of stacks, or the queue to the one who names them, was full.
+    pub full: u64,
+    /// There was nothing to copy: a 32-bit program, a kernel thread, memory that cannot be read.
+    pub unreadable: u64,
+}
+
+impl StackLoss {
+    /// How many.
+    pub fn total(&self) -> u64 {
+        [self.over_budget, self.full, self.unreadable]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
 }
 
 /// What a listener dropped because its accept queue was full: totals since the start, never
@@ -193,6 +218,11 @@ impl Loss {
             read_faults: since(|l| l.read_faults),
             undecodable: since(|l| l.undecodable),
             mptcp: since(|l| l.mptcp),
+            stacks: StackLoss {
+                over_budget: since(|l| l.stacks.over_budget),
+                full: since(|l| l.stacks.full),
+                unreadable: since(|l| l.stacks.unreadable),
+            },
         }
     }
 }
@@ -206,6 +236,7 @@ impl Input {
             Input::Socket(socket) => Some(socket.at),
             Input::Sweep(Sweep::Begin { at } | Sweep::End { at, .. }) => Some(*at),
             Input::Overflow(overflow) => Some(overflow.at),
+            Input::Stack(seen) => Some(seen.at),
             Input::Lost(_) | Input::Define(_) => None,
         }
     }
@@ -310,6 +341,8 @@ pub enum Definition {
     },
     /// A process.
     Process(Process),
+    /// A stack.
+    Stack(Stack),
     /// `tcp_fin_timeout` of a namespace, ns.
     FinTimeout {
         /// The namespace.

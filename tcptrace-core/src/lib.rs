@@ -18,6 +18,7 @@ pub mod input;
 pub mod owner;
 pub mod recording;
 pub mod report;
+pub mod stack;
 pub mod state;
 pub mod text;
 pub mod time;

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use super::columns::Column;
 use super::context::{Known, Socket, differs};
-use super::numbers::{kind, of_cause, of_timer};
+use super::numbers::{kind, of_cause, of_frame_kind, of_point, of_timer};
 use super::varint::{put, put_bytes, put_delta, put_option};
 use super::{MAX_BLOCK_BYTES, writer::TooLong};
 use crate::input::{
     Definition, Event, EventBody, Input, Loss, MiniOp, Overflow, SocketSnapshot, StateChange, Sweep,
 };
 use crate::owner::{Actor, Holder};
+use crate::stack::{Seen, Stack};
 use crate::time::Mono;
 
 /// Appends the record of an input.
@@ -50,6 +51,7 @@ pub(super) fn encode(input: &Input, known: &mut Known) -> Result<(), TooLong> {
             time(*at, known);
         }
         Input::Overflow(overflow) => return self::overflow(overflow, known),
+        Input::Stack(seen) => return self::seen(seen, known),
         Input::Define(definition) => return define(definition, known),
     }
     Ok(())
@@ -64,6 +66,9 @@ pub(super) fn loss(loss: &Loss, out: &mut Vec<u8>) {
         loss.read_faults,
         loss.undecodable,
         loss.mptcp,
+        loss.stacks.over_budget,
+        loss.stacks.full,
+        loss.stacks.unreadable,
     ] {
         put(out, total);
     }
@@ -205,6 +210,18 @@ fn overflow(o: &Overflow, known: &mut Known) -> Result<(), TooLong> {
     Ok(())
 }
 
+/// Its time is its own: a reader that does not know the kind would miss it in the column.
+fn seen(seen: &Seen, known: &mut Known) -> Result<(), TooLong> {
+    alone(kind::SEEN, known, |out| {
+        put(out, seen.at.0);
+        put(out, seen.cookie);
+        out.push(of_point(seen.point));
+        put(out, u64::from(seen.pid));
+        put(out, u64::from(seen.tid));
+        put(out, u64::from(seen.stack.0));
+    })
+}
+
 fn define(definition: &Definition, known: &mut Known) -> Result<(), TooLong> {
     match definition {
         Definition::Holders { cookie, holders } => {
@@ -224,10 +241,10 @@ fn define(definition: &Definition, known: &mut Known) -> Result<(), TooLong> {
             put(out, process.start_ns);
             put_bytes(out, process.comm.as_bytes());
             for text in [&process.cmdline, &process.cgroup, &process.container] {
-                out.push(u8::from(text.is_some()));
-                put_bytes(out, text.as_deref().unwrap_or_default().as_bytes());
+                put_text(out, text.as_deref());
             }
         }),
+        Definition::Stack(stack) => alone(kind::STACK, known, |out| self::stack(stack, out)),
         Definition::FinTimeout { netns, ns } => alone(kind::FIN_TIMEOUT, known, |out| {
             put(out, u64::from(*netns));
             put(out, *ns);
@@ -237,6 +254,25 @@ fn define(definition: &Definition, known: &mut Known) -> Result<(), TooLong> {
             alone(kind::NOTE, known, |out| put_bytes(out, text))
         }
     }
+}
+
+fn stack(stack: &Stack, out: &mut Vec<u8>) {
+    put(out, u64::from(stack.id.0));
+    put_text(out, stack.cut.as_deref());
+    put(out, stack.frames.len() as u64);
+    for frame in &*stack.frames {
+        out.push(of_frame_kind(frame.kind));
+        for text in [&frame.function, &frame.file, &frame.module, &frame.build_id] {
+            put_text(out, text.as_deref());
+        }
+        put_option(out, frame.line);
+        put(out, frame.address);
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: Option<&str>) {
+    out.push(u8::from(text.is_some()));
+    put_bytes(out, text.unwrap_or_default().as_bytes());
 }
 
 /// A record without a shape.

@@ -4,6 +4,7 @@
 use super::varint::Bad;
 use crate::cause::Cause;
 use crate::input::Timer;
+use crate::stack::{FrameKind, Point};
 use crate::state::TcpState;
 use crate::tracker::Minisockets;
 
@@ -25,7 +26,43 @@ pub(super) mod kind {
     pub(in super::super) const FIN_TIMEOUT: u64 = 23;
     pub(in super::super) const NOTE: u64 = 24;
     pub(in super::super) const OVERFLOW: u64 = 25;
+    pub(in super::super) const STACK: u64 = 26;
+    pub(in super::super) const SEEN: u64 = 27;
     pub(in super::super) const END: u64 = 31;
+}
+
+const POINTS: [Point; 4] = [Point::Connect, Point::Accept, Point::Eof, Point::Close];
+
+/// The number of a point: its place in the list.
+pub(super) fn of_point(point: Point) -> u8 {
+    let place = POINTS.iter().position(|p| *p == point);
+    place.unwrap_or_default() as u8
+}
+
+/// The point of that number.
+pub(super) fn point(number: u8) -> Result<Point, Bad> {
+    let point = POINTS.get(usize::from(number));
+    point.copied().ok_or(Bad::Unknown)
+}
+
+const FRAME_KINDS: [FrameKind; 5] = [
+    FrameKind::Native,
+    FrameKind::Inlined,
+    FrameKind::FramePointer,
+    FrameKind::Python,
+    FrameKind::PythonLater,
+];
+
+/// The number of a kind of frames: its place in the list.
+pub(super) fn of_frame_kind(kind: FrameKind) -> u8 {
+    let place = FRAME_KINDS.iter().position(|k| *k == kind);
+    place.unwrap_or_default() as u8
+}
+
+/// The kind of frames of that number.
+pub(super) fn frame_kind(number: u8) -> Result<FrameKind, Bad> {
+    let kind = FRAME_KINDS.get(usize::from(number));
+    kind.copied().ok_or(Bad::Unknown)
 }
 
 const CAUSES: [Cause; 25] = [

@@ -183,6 +183,7 @@ impl Timeline {
             | Input::Sweep(_)
             | Input::Define(_)
             | Input::Overflow(_)
+            | Input::Stack(_)
             | Input::End(_) => {}
         }
     }

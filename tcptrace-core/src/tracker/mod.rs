@@ -11,6 +11,7 @@ mod handover;
 mod overflow;
 mod parted;
 mod polled;
+mod stacks;
 mod stats;
 mod sweep;
 
@@ -34,6 +35,7 @@ use due::Due;
 use overflow::Overflows;
 use parted::Parted;
 use polled::LastDump;
+use stacks::Stacks;
 use stats::Stats;
 use sweep::SweepState;
 
@@ -111,6 +113,7 @@ pub struct Tracker {
     /// Connects that found no free local port.
     no_port: u64,
     stats: Stats,
+    stacks: Stacks,
 }
 
 /// A connection that is to be shown, and what the agent should look up before.
@@ -152,6 +155,7 @@ impl Tracker {
             anomalies: 0,
             no_port: 0,
             stats: Stats::default(),
+            stacks: Stacks::default(),
         }
     }
 
@@ -200,6 +204,10 @@ impl Tracker {
             Input::Overflow(overflow) => {
                 self.advance(overflow.at);
                 self.overflow(overflow);
+            }
+            Input::Stack(seen) => {
+                self.advance(seen.at);
+                self.stacks.seen(seen);
             }
             Input::Define(definition) => self.define(definition),
         }
@@ -294,6 +302,7 @@ impl Tracker {
             Definition::FinTimeout { netns, ns } => {
                 self.world.fin_timeouts.insert(*netns, *ns);
             }
+            Definition::Stack(stack) => self.stacks.define(stack),
             Definition::Note(note) => self.world.note(note),
         }
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tcptrace_core::cause::Cause;
 use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder, Process};
+use tcptrace_core::stack::{Frame, FrameKind, Point, Seen, Stack, StackId};
 use tcptrace_core::state::{ALL, TcpState};
 use tcptrace_core::time::Mono;
 use tcptrace_core::tuple::Tuple;
@@ -20,6 +21,7 @@ pub(crate) fn input() -> impl Strategy<Value = Input> {
         1 => any::<u64>().prop_map(|at| Input::Sweep(Sweep::Begin { at: Mono(at) })),
         1 => sweep_end().prop_map(Input::Sweep),
         1 => overflow().prop_map(Input::Overflow),
+        1 => seen().prop_map(Input::Stack),
         3 => definition().prop_map(Input::Define),
         1 => any::<u64>().prop_map(|at| Input::End(Mono(at))),
     ]
@@ -87,7 +89,7 @@ fn mini_op() -> impl Strategy<Value = MiniOp> {
 }
 
 fn loss() -> impl Strategy<Value = Loss> {
-    any::<[u64; 6]>().prop_map(
+    any::<[u64; 9]>().prop_map(
         |[
             ring_full,
             recursion_missed,
@@ -95,6 +97,9 @@ fn loss() -> impl Strategy<Value = Loss> {
             read_faults,
             undecodable,
             mptcp,
+            over_budget,
+            full,
+            unreadable,
         ]| Loss {
             ring_full,
             recursion_missed,
@@ -102,6 +107,11 @@ fn loss() -> impl Strategy<Value = Loss> {
             read_faults,
             undecodable,
             mptcp,
+            stacks: StackLoss {
+                over_budget,
+                full,
+                unreadable,
+            },
         },
     )
 }
@@ -205,7 +215,56 @@ fn definition() -> impl Strategy<Value = Definition> {
         ),
         (any::<u32>(), any::<u64>()).prop_map(|(netns, ns)| Definition::FinTimeout { netns, ns }),
         text().prop_map(Definition::Note),
+        stack().prop_map(Definition::Stack),
     ]
+}
+
+fn stack() -> impl Strategy<Value = Stack> {
+    let kind = prop::sample::select(vec![
+        FrameKind::Native,
+        FrameKind::Inlined,
+        FrameKind::FramePointer,
+        FrameKind::Python,
+        FrameKind::PythonLater,
+    ]);
+    let texts = prop::array::uniform4(prop::option::of(text()));
+    let frame = (kind, texts, any::<Option<u32>>(), few());
+    let frame = frame.prop_map(|(kind, texts, line, address)| {
+        let [function, file, module, build_id] = texts;
+        Frame {
+            function,
+            file,
+            line,
+            module,
+            build_id,
+            address,
+            kind,
+        }
+    });
+    let frames = prop::collection::vec(frame, 0..4);
+    (any::<u32>(), frames, prop::option::of(text())).prop_map(|(id, frames, cut)| Stack {
+        id: StackId(id),
+        frames: frames.into(),
+        cut,
+    })
+}
+
+fn seen() -> impl Strategy<Value = Seen> {
+    let point = prop::sample::select(vec![
+        Point::Connect,
+        Point::Accept,
+        Point::Eof,
+        Point::Close,
+    ]);
+    let numbers = (any::<u32>(), any::<u32>(), any::<u32>());
+    (any::<u64>(), few(), point, numbers).prop_map(|(at, cookie, point, (pid, tid, stack))| Seen {
+        at: Mono(at),
+        cookie,
+        point,
+        pid,
+        tid,
+        stack: StackId(stack),
+    })
 }
 
 /// Values that come again, and others.

@@ -90,6 +90,7 @@ fn what_a_later_minor_version_adds_is_passed() {
         read_faults: 4,
         undecodable: 5,
         mptcp: 6,
+        ..Loss::default()
     };
     assert_eq!(
         read.inputs,

@@ -16,7 +16,7 @@ use tcptrace_common::config::Config;
 use tcptrace_common::event::{HeldFile, Overflow};
 use tcptrace_common::layout::Layout;
 use tcptrace_common::{ABI_VERSION, counters};
-use tcptrace_core::input::Loss;
+use tcptrace_core::input::{Loss, StackLoss};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::cgroup;
@@ -329,6 +329,11 @@ impl Probes {
             read_faults: count(counters::READ_FAULT)?,
             undecodable: 0,
             mptcp: count(counters::MPTCP)?,
+            stacks: StackLoss {
+                over_budget: count(counters::STACK_OVER_BUDGET)?,
+                full: count(counters::STACK_FULL)?,
+                unreadable: count(counters::STACK_UNREADABLE)?,
+            },
         })
     }
 

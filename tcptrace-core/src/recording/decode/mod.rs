@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::numbers::{self, kind};
 use super::varint::{Bad, Cursor};
 use crate::cause::Cause;
-use crate::input::{Definition, Input, Loss, Sweep};
+use crate::input::{Definition, Input, Loss, StackLoss, Sweep};
 use crate::owner::{Actor, Comm, Holder, Process};
+use crate::stack::{Frame, Seen, Stack, StackId};
 use crate::time::Mono;
 
 pub(super) use columns::decode as decode_columns;
@@ -32,6 +33,8 @@ fn plain(kind: u64, cursor: &mut Cursor<'_>) -> Result<Input, Bad> {
             netns: cursor.u32()?,
             ns: cursor.number()?,
         }),
+        kind::STACK => Input::Define(Definition::Stack(stack(cursor)?)),
+        kind::SEEN => Input::Stack(seen(cursor)?),
         kind::NOTE => Input::Define(Definition::Note(utf8(cursor.bytes()?))),
         _ => return Err(Bad::Unknown),
     })
@@ -46,7 +49,47 @@ pub(super) fn loss(cursor: &mut Cursor<'_>) -> Result<Loss, Bad> {
         read_faults: cursor.number()?,
         undecodable: cursor.number()?,
         mptcp: cursor.number()?,
+        // Before 1.2 there were none.
+        stacks: match cursor.is_empty() {
+            true => StackLoss::default(),
+            false => StackLoss {
+                over_budget: cursor.number()?,
+                full: cursor.number()?,
+                unreadable: cursor.number()?,
+            },
+        },
     })
+}
+
+fn seen(cursor: &mut Cursor<'_>) -> Result<Seen, Bad> {
+    Ok(Seen {
+        at: Mono(cursor.number()?),
+        cookie: cursor.number()?,
+        point: numbers::point(cursor.byte()?)?,
+        pid: cursor.u32()?,
+        tid: cursor.u32()?,
+        stack: StackId(cursor.u32()?),
+    })
+}
+
+fn stack(cursor: &mut Cursor<'_>) -> Result<Stack, Bad> {
+    const LEAST: usize = 11;
+    let id = StackId(cursor.u32()?);
+    let cut = text(cursor)?;
+    let count = cursor.count(LEAST)?;
+    let frame = |_| {
+        Ok(Frame {
+            kind: numbers::frame_kind(cursor.byte()?)?,
+            function: text(cursor)?,
+            file: text(cursor)?,
+            module: text(cursor)?,
+            build_id: text(cursor)?,
+            line: cursor.option()?,
+            address: cursor.number()?,
+        })
+    };
+    let frames = (0..count).map(frame).collect::<Result<_, _>>()?;
+    Ok(Stack { id, frames, cut })
 }
 
 fn sweep_end(at: Mono, cursor: &mut Cursor<'_>) -> Result<Input, Bad> {

@@ -1,0 +1,147 @@
+//! What the programs say of the user stack of a thread that acts on a socket.
+
+use core::mem::size_of;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::event::Header;
+
+/// It connects.
+pub const POINT_CONNECT: u8 = 1;
+/// It accepts.
+pub const POINT_ACCEPT: u8 = 2;
+/// It reads the end of the stream.
+pub const POINT_EOF: u8 = 3;
+/// It closes, or shuts down, or disconnects.
+pub const POINT_CLOSE: u8 = 4;
+
+/// Bytes of the stack that are copied at most.
+pub const STACK_BYTES: usize = 8_192;
+/// Return addresses that are followed by frame pointers at most.
+pub const CHAIN_FRAMES: usize = 64;
+/// Python frames that are followed at most.
+pub const PYTHON_FRAMES: usize = 32;
+
+/// The user registers that a caller may rely on, as they were at the entry of the system call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Registers {
+    /// The instruction after the system call.
+    pub ip: u64,
+    /// The stack pointer.
+    pub sp: u64,
+    /// `rbp`.
+    pub bp: u64,
+    /// `rbx`.
+    pub bx: u64,
+    /// `r12` to `r15`.
+    pub r: [u64; 4],
+}
+
+/// Starts every record of the ring `STACKS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct StackHead {
+    /// Its kind is [`KIND_STACK`] or [`KIND_CHAIN`].
+    pub header: Header,
+    /// Process id (kernel: tgid), in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id (kernel: pid).
+    pub tid: u32,
+    /// `group_leader->start_boottime`: tells a reused pid apart.
+    pub start_ns: u64,
+    /// `mm->start_stack`: tells an exec apart.
+    pub start_stack: u64,
+    /// One of the `POINT_*` numbers.
+    pub point: u8,
+    /// Python frames that follow.
+    pub python_len: u8,
+    /// Whether there are more Python frames than were followed.
+    pub python_more: u8,
+    /// Zero.
+    pub pad: u8,
+    /// Bytes of stack, or addresses, that follow.
+    pub len: u32,
+}
+
+/// A frame of Python's own stack, not yet understood.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PythonFrame {
+    /// The word that leads to the code object.
+    pub code: u64,
+    /// The word that says at which instruction it is.
+    pub at: u64,
+}
+
+/// A copy of the stack: user space unwinds it.
+pub const KIND_STACK: u16 = 16;
+
+/// Body of [`KIND_STACK`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Stack {
+    /// Head.
+    pub head: StackHead,
+    /// Where the thread is.
+    pub registers: Registers,
+    /// The Python frames, the innermost first.
+    pub python: [PythonFrame; PYTHON_FRAMES],
+    /// The stack from `registers.sp` upward.
+    pub bytes: [u8; STACK_BYTES],
+}
+
+/// Return addresses that the kernel found by frame pointers.
+pub const KIND_CHAIN: u16 = 17;
+
+/// Body of [`KIND_CHAIN`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Chain {
+    /// Head.
+    pub head: StackHead,
+    /// The Python frames, the innermost first.
+    pub python: [PythonFrame; PYTHON_FRAMES],
+    /// The instruction after the system call, and then the return addresses.
+    pub addresses: [u64; CHAIN_FRAMES],
+}
+
+/// An offset of [`Python`] that there is none of.
+pub const NO_OFFSET: u16 = u16::MAX;
+
+/// How the frames of a process that runs CPython are found: a value of the map `PYTHONS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Python {
+    /// `group_leader->start_boottime` of the process that this was found in.
+    pub start_ns: u64,
+    /// Address of the pointer to the first thread state of the main interpreter.
+    pub threads: u64,
+    /// Offset of the next thread state.
+    pub thread_next: u16,
+    /// Offset of the `pthread_t`, which on x86-64 is the thread's `fs` base.
+    pub thread_id: u16,
+    /// Offset of the innermost frame, or of the `_PyCFrame` that points to it.
+    pub thread_frame: u16,
+    /// Offset of the frame in the `_PyCFrame`, or [`NO_OFFSET`].
+    pub cframe_frame: u16,
+    /// Offset of the frame that called this one.
+    pub frame_previous: u16,
+    /// Offset of the word that leads to the code object.
+    pub frame_code: u16,
+    /// Offset of the word that says at which instruction it is.
+    pub frame_at: u16,
+    /// Offset of the byte that says who owns the frame, or [`NO_OFFSET`]. From [`OWNED_BY_C`] on it
+    /// marks a call from C and is no function.
+    pub frame_owner: u16,
+}
+
+/// See [`Python::frame_owner`].
+pub const OWNED_BY_C: u8 = 3;
+
+const _: () = assert!(size_of::<Registers>() == 64);
+const _: () = assert!(size_of::<StackHead>() == 64);
+const _: () = assert!(size_of::<PythonFrame>() == 16);
+const _: () = assert!(size_of::<Stack>() == 64 + 64 + 512 + STACK_BYTES);
+const _: () = assert!(size_of::<Chain>() == 64 + 512 + 512);
+const _: () = assert!(size_of::<Python>() == 32);
