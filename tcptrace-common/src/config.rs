@@ -19,6 +19,11 @@ pub const FLAG_SELECT_PASSIVE: u32 = 1 << 2;
 /// Note minisockets in FIN_WAIT_2 by their ends: segments are seen without their socket.
 pub const FLAG_NOTE_FIN_WAIT2: u32 = 1 << 3;
 
+/// Stacks are copied, for user space to unwind.
+pub const STACKS_COPY: u32 = 1;
+/// The chain of frame pointers is followed.
+pub const STACKS_CHAIN: u32 = 2;
+
 /// An address prefix; IPv4 as its v4-mapped IPv6 form, so that one rule serves both.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -55,6 +60,10 @@ pub struct Config {
     pub remote_nets_len: u32,
     /// Number of `tgids`.
     pub tgids_len: u32,
+    /// How stacks are taken: 0 not at all, else one of the `STACKS_*` numbers.
+    pub stacks: u32,
+    /// How many a second.
+    pub stack_rate: u32,
     /// 0, or the cgroup v2 id whose processes are followed.
     pub cgroup: u64,
     /// Local port is one of these.
@@ -85,6 +94,8 @@ impl Config {
         local_nets_len: 0,
         remote_nets_len: 0,
         tgids_len: 0,
+        stacks: 0,
+        stack_rate: 0,
         cgroup: 0,
         local_ports: [0; MAX_FILTER],
         remote_ports: [0; MAX_FILTER],
@@ -103,4 +114,4 @@ impl Prefix {
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 56 + 48 + 32 + 2 * MAX_FILTER * 32);
+const _: () = assert!(size_of::<Config>() == 64 + 48 + 32 + 2 * MAX_FILTER * 32);

@@ -115,6 +115,17 @@ layout! {
     task_comm,
     /// `task_struct.start_boottime`, ns (`real_start_time` before 5.5).
     task_start_boottime,
+    /// `task_struct.group_leader`: the process' first thread.
+    task_group_leader,
+    /// `task_struct.stack`: the lowest address of the kernel stack, at whose top the user registers
+    /// are.
+    task_stack,
+    /// `task_struct.mm`, NULL of a kernel thread.
+    task_mm,
+    /// `task_struct.thread.fsbase`: which thread it is to its own library.
+    task_fsbase,
+    /// `mm_struct.start_stack`: another after each exec.
+    mm_start_stack,
     /// `net.ns.inum`: the number in /proc/PID/ns/net.
     net_ns_inum,
     /// `sk_buff.head`.

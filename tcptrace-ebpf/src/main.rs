@@ -11,6 +11,7 @@ mod kernel;
 mod maps;
 mod probe;
 mod sock;
+mod user;
 
 use aya_ebpf::macros::{
     btf_tracepoint, cgroup_sock, fentry, fexit, kprobe, kretprobe, raw_tracepoint, sock_ops,

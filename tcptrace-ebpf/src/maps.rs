@@ -2,24 +2,37 @@
 //! names end with the version of the ABI.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use tcptrace_common::config::Config;
 use tcptrace_common::counters;
 use tcptrace_common::event::Overflow;
 use tcptrace_common::layout::Layout;
+use tcptrace_common::stack::Python;
 use zerocopy::FromZeros;
 
 /// Where the kernel keeps its fields; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static LAYOUT_V3: Layout = Layout::UNRESOLVED;
+pub(crate) static LAYOUT_V4: Layout = Layout::UNRESOLVED;
 
 /// What the agent asks for; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static CONFIG_V3: Config = Config::ZERO;
+pub(crate) static CONFIG_V4: Config = Config::ZERO;
 
 /// The events. The size is set by user space.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
+
+/// Stacks: apart from the events, so that they take no room from them. The size is set by user space.
+#[map]
+pub(crate) static STACKS: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
+
+/// How many stacks were taken in the second that runs: its number above, their count below.
+#[map]
+pub(crate) static STACKS_TAKEN: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Processes that run CPython, by tgid.
+#[map]
+pub(crate) static PYTHONS: HashMap<u32, Python> = HashMap::with_max_entries(1 << 10, 0);
 
 /// `tcptrace_common::counters`.
 #[map]
@@ -75,7 +88,7 @@ pub(crate) static OVERFLOWS: HashMap<u64, Overflow> = HashMap::with_max_entries(
 
 /// Do not wake the reader: a wake-up from inside a probe raises an interrupt whose softirq runs
 /// nested state changes while our program is active, and the kernel would skip those.
-const BPF_RB_NO_WAKEUP: u64 = 1;
+pub(crate) const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// Adds one to a counter.
 #[inline(always)]
@@ -106,7 +119,7 @@ pub(crate) fn emit<T: FromZeros + 'static>(fill: impl FnOnce(&mut T)) {
 macro_rules! config {
     ($($field:tt)+) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V3.$($field)+) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V4.$($field)+) }
     };
 }
 pub(crate) use config;

@@ -11,11 +11,13 @@
 
 use tcptrace_common::event::{Acquire, KIND_ACQUIRE, NO_FD};
 use tcptrace_common::layout::ABSENT;
+use tcptrace_common::stack::POINT_ACCEPT;
 use tcptrace_common::tcp;
 
 use crate::filter::{self, Birth};
 use crate::kernel::{Probed, Reader, Window, current_task, offset};
 use crate::maps::emit;
+use crate::probe::stack;
 use crate::sock;
 
 const S_IFMT: u16 = 0o170000;
@@ -72,6 +74,7 @@ fn acquired(sk: *const u8, fd: u32) {
         record.state = u32::from(state);
         sock::actor(&mut record.actor);
     });
+    stack::take(POINT_ACCEPT, cookie, sk);
 }
 
 /// The sock behind a descriptor of the running task.

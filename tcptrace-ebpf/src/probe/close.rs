@@ -5,9 +5,11 @@
 //! (struct sock *sk)`, which comes later in the same call. Process context.
 
 use tcptrace_common::event::{Close, KIND_CLOSE};
+use tcptrace_common::stack::POINT_CLOSE;
 
 use crate::kernel::{Probed, Reader, offset};
 use crate::maps::{DEAD, emit};
+use crate::probe::stack;
 use crate::sock;
 
 /// The socket of this cookie died, and its descriptor is open.
@@ -28,4 +30,7 @@ pub(crate) fn closed(sk: *const u8) {
         record.exiting = u32::from(sock::exiting());
         sock::actor(&mut record.actor);
     });
+    if !sock::exiting() {
+        stack::take(POINT_CLOSE, cookie, sk);
+    }
 }

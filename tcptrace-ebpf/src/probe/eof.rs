@@ -6,11 +6,13 @@
 
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use tcptrace_common::event::{Eof, KIND_EOF};
+use tcptrace_common::stack::POINT_EOF;
 use tcptrace_common::tcp;
 
 use crate::filter;
 use crate::kernel::{Sock, Window, offset};
 use crate::maps::{EOF_SEEN, RECEIVING, emit};
+use crate::probe::stack;
 use crate::sock;
 
 const MSG_PEEK: i32 = 2;
@@ -88,4 +90,5 @@ pub(crate) fn received<S: Sock>(sock: S, sk: *const u8, ret: i32, flags: i32) {
         record.header = sock::header::<Eof>(KIND_EOF, cookie, sk);
         sock::actor(&mut record.actor);
     });
+    stack::take(POINT_EOF, cookie, sk);
 }

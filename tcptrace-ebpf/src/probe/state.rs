@@ -11,12 +11,13 @@ use tcptrace_common::event::{
     STATE_SHUT_SEND, State, StateBy,
 };
 use tcptrace_common::layout::ABSENT;
+use tcptrace_common::stack::{POINT_CLOSE, POINT_CONNECT};
 use tcptrace_common::tcp;
 
 use crate::filter::{self, Birth};
 use crate::kernel::{Sock, Window, offset};
 use crate::maps::{STATE_ACTIVE, config, count, emit};
-use crate::probe::close;
+use crate::probe::{close, stack};
 use crate::sock;
 
 /// `enum sock_flags`: SOCK_DEAD, the first, so that its bit is 1 or 0.
@@ -137,6 +138,11 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
             }
             sock::actor(&mut record.actor);
         });
+        if new == tcp::SYN_SENT {
+            stack::take(POINT_CONNECT, cookie, sk);
+        } else if old != tcp::LISTEN && flags & STATE_LAST_FPUT != 0 && !sock::exiting() {
+            stack::take(POINT_CLOSE, cookie, sk);
+        }
     } else {
         emit::<State>(|record| {
             record.header = sock::header::<State>(event::KIND_STATE, cookie, sk);

@@ -205,6 +205,11 @@ const ROWS: &[Row] = rows! {
     task_pid: 4, ["task_struct"."pid"];
     task_comm: 16, ["task_struct"."comm"];
     task_start_boottime: 8, ["task_struct"."start_boottime", "task_struct"."real_start_time"];
+    task_group_leader: 8, ["task_struct"."group_leader"];
+    task_stack: 8, ["task_struct"."stack"];
+    task_mm: 8, ["task_struct"."mm"];
+    task_fsbase: 8, ["task_struct"."thread.fsbase"];
+    mm_start_stack: 8, ["mm_struct"."start_stack"];
     net_ns_inum: 4, ["net"."ns.inum"];
     skb_head: 8, ["sk_buff"."head"];
     skb_transport_header: 2, ["sk_buff"."transport_header"];

@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tcptrace_common::config::Config;
 use tcptrace_common::event::{HeldFile, Overflow};
 use tcptrace_common::layout::Layout;
+use tcptrace_common::stack::Python;
 use tcptrace_common::{ABI_VERSION, counters};
 use tcptrace_core::input::{Loss, StackLoss};
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -34,6 +35,8 @@ pub(crate) struct Selection<'a> {
     pub(crate) config: Config,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
     pub(crate) ring_bytes: u32,
+    /// Size of the ring buffer of stacks, bytes: a power of two, at least a page.
+    pub(crate) stack_ring_bytes: u32,
     /// How many sockets an owner filter may select.
     pub(crate) selected_max: u32,
     /// What to attach, in this order.
@@ -86,6 +89,8 @@ pub(crate) struct Probes {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     ring_bytes: u32,
+    stacks: RingBuf<MapData>,
+    pythons: HashMap<MapData, u32, [u8; size_of::<Python>()]>,
     counters: PerCpuArray<MapData, u64>,
     selected: HashMap<MapData, u64, u8>,
     overflows: HashMap<MapData, u64, [u8; size_of::<Overflow>()]>,
@@ -128,6 +133,7 @@ impl Probes {
             .override_global(&layout, selection.layout.as_bytes(), true)
             .override_global(&config, selection.config.as_bytes(), true)
             .map_max_entries("EVENTS", selection.ring_bytes)
+            .map_max_entries("STACKS", selection.stack_ring_bytes)
             .map_max_entries("SELECTED", selection.selected_max)
             .load(object)?;
         let missing = |name: &str| aya::maps::MapError::InvalidName {
@@ -135,6 +141,8 @@ impl Probes {
         };
         let mut map = |name: &str| ebpf.take_map(name).ok_or_else(|| missing(name));
         let ring = RingBuf::try_from(map("EVENTS")?)?;
+        let stacks = RingBuf::try_from(map("STACKS")?)?;
+        let pythons = HashMap::try_from(map("PYTHONS")?)?;
         let counters = PerCpuArray::try_from(map("COUNTERS")?)?;
         let selected = HashMap::try_from(map("SELECTED")?)?;
         let overflows = HashMap::try_from(map("OVERFLOWS")?)?;
@@ -142,6 +150,8 @@ impl Probes {
             ebpf,
             ring,
             ring_bytes: selection.ring_bytes,
+            stacks,
+            pythons,
             counters,
             selected,
             overflows,
@@ -299,6 +309,26 @@ impl Probes {
             take(&record);
         }
         true
+    }
+
+    /// Gives all stacks that were taken to `take`.
+    pub(crate) fn drain_stacks(&mut self, mut take: impl FnMut(&[u8])) {
+        while let Some(record) = self.stacks.next() {
+            take(&record);
+        }
+    }
+
+    /// From now on stacks of this process have their Python frames.
+    ///
+    /// # Errors
+    /// If the map is full.
+    pub(crate) fn find_python(
+        &mut self,
+        tgid: u32,
+        python: Python,
+    ) -> Result<(), aya::maps::MapError> {
+        let bytes: [u8; size_of::<Python>()] = zerocopy::transmute!(python);
+        self.pythons.insert(tgid, bytes, 0)
     }
 
     /// Size of the ring buffer, bytes.

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tcptrace_common::config::Config;
+use tcptrace_common::config::{Config, STACKS_COPY};
 use tcptrace_common::event::{STATE_LAST_FPUT, STATE_NO_SOCKET};
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::input::{Event, EventBody};
@@ -40,7 +40,11 @@ pub(crate) fn run(
     let scope = Scope {
         states: StateSet::all(),
         closes: true,
-        config: Config::ZERO,
+        // The most that the programs may have to do.
+        config: Config {
+            stacks: STACKS_COPY,
+            ..Config::ZERO
+        },
         ring_bytes: 1 << 20,
         selected_max: 1,
     };

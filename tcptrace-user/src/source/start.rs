@@ -20,6 +20,11 @@ use crate::kernel::programs;
 /// Ring buffer, unless told otherwise: 0.2 s without a drain at 500,000 events/s.
 pub(crate) const RING_BYTES: u32 = 16 << 20;
 
+/// Ring buffer of stacks: over 400 of them between two drains.
+const STACK_RING_BYTES: u32 = 4 << 20;
+/// One of which nothing is wanted: a page.
+const LEAST_RING_BYTES: u32 = 4 << 10;
+
 /// What is to be seen.
 pub(crate) struct Scope {
     /// States whose entry, exit and dwell time are wanted.
@@ -104,6 +109,10 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
             ..scope.config
         },
         ring_bytes: scope.ring_bytes,
+        stack_ring_bytes: match scope.config.stacks {
+            0 => LEAST_RING_BYTES,
+            _ => STACK_RING_BYTES,
+        },
         selected_max: scope.selected_max,
         programs,
         tracefs: kernel.tracefs.as_ref(),
