@@ -76,7 +76,7 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     let (old, new) = (old as u8, new as u8);
     let wanted = config!(states) & (1u32 << (old & 31) | 1u32 << (new & 31)) != 0;
     let handshake = old == tcp::SYN_RECV && new == tcp::ESTABLISHED;
-    if !wanted && !handshake {
+    if !wanted && !(handshake && filter::selects()) {
         return;
     }
     // Up to 6.12 the child wears its listener's cookie and tuple here: never ask for it.
@@ -85,15 +85,15 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
         true => 0,
         false => sock.cookie(sk),
     };
-    if handshake {
-        filter::select(cookie, Birth::Handshake);
-    } else if new == tcp::SYN_SENT {
-        filter::select(cookie, Birth::Connect);
-    }
+    let birth = match new {
+        _ if handshake => Some(Birth::Handshake),
+        tcp::SYN_SENT => Some(Birth::Connect),
+        _ => None,
+    };
     // Listeners pass every filter: they own what nobody has accepted.
     let listener = new == tcp::LISTEN || (old == tcp::LISTEN && !child);
-    let followed = child || listener || filter::selected(cookie) || unaccepted(sock, sk);
-    if !wanted || !followed {
+    let followed = || child || listener || filter::selected(cookie) || unaccepted(sock, sk);
+    if birth.is_none() && !followed() {
         return;
     }
     let tp = sock.tcp(sk);
@@ -102,16 +102,26 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     }
     let sport: u16 = sock.read(tp, offset!(inet_sport));
     let tuple = sock::tuple(sock, sk, u16::from_be(sport));
-    if !listener && !filter::wants_tuple(&tuple) {
+    let fits = listener || filter::wants_tuple(&tuple);
+    let gone = new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING;
+    // At its birth it may have had no local port yet to judge it by.
+    if gone || !fits {
+        filter::unselect(cookie);
+    }
+    if !fits {
         return;
+    }
+    // Only what fits takes room in the map.
+    if let Some(birth) = birth {
+        filter::select(cookie, birth);
+        if !wanted || !followed() {
+            return;
+        }
     }
     if offset!(is_mptcp) != ABSENT && sock.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
         count(counters::MPTCP);
         emit::<Header>(|record| *record = sock::header::<Header>(KIND_LEFT_OUT, cookie, sk));
         return;
-    }
-    if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {
-        filter::unselect(cookie);
     }
     let flags = flags(sock, sk, tp) | twin;
     let acts = flags & STATE_OWNED != 0 && local_call(old, new);
