@@ -143,6 +143,12 @@ impl Chain {
     }
 }
 
+/// The address of a code object in the word of a frame that leads to it.
+pub(crate) fn code_address(word: u64) -> u64 {
+    // From 3.14 it is a reference, whose lowest bits say how it is counted.
+    word & !3
+}
+
 impl RawFrame {
     /// From here on the owner is the interpreter: the frame marks a call from C.
     const OWNED_BY_C: u8 = 3;
@@ -161,8 +167,7 @@ impl RawFrame {
         Ok(RawFrame {
             address,
             previous: u64_at(&frame, layout.frame_previous),
-            // From 3.14 it is a reference, whose lowest bits say how it is counted.
-            code: u64_at(&frame, layout.frame_code) & !3,
+            code: code_address(u64_at(&frame, layout.frame_code)),
             at: if index { at & 0xffff_ffff } else { at },
             owner: layout
                 .frame_owner

@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use proptest::prelude::*;
 
 use crate::chain::MAX_FRAMES;
+use crate::codes::Codes;
 use crate::fake::{BASE, FILE, FUNCTIONS, Fake, Process, TID};
 use crate::layout::{At, SAID_FREE_THREADED, SAID_VERSION};
-use crate::memory::Memory;
+use crate::memory::{Memory, Reader};
 use crate::runtime::Runtime;
 use crate::{End, FindError, Frame, Stack, Unreadable};
 
@@ -93,6 +94,29 @@ fn another_thread_has_no_frames() {
         let process = process(minor);
         let other = find(&process).unwrap().stack(&process.memory, TID + 1);
         assert_eq!(other, Err(Unreadable::NoThread));
+    }
+}
+
+#[test]
+fn a_second_interpreter_forbids_a_walk_in_the_kernel() {
+    for minor in [8, 12, 14] {
+        let mut process = process(minor);
+        let runtime = find(&process).unwrap();
+        assert!(runtime.kernel_walk(&process.memory).is_ok());
+        let head = process.runtime + process.layout.interpreters_head;
+        let interpreter = u64_of(&process.memory, head);
+        let second = process.memory.room(1024);
+        let next = interpreter + process.layout.interpreter_next;
+        process.memory.put(next, second);
+        assert_eq!(
+            runtime.kernel_walk(&process.memory),
+            Err(Unreadable::Invalid("more than one interpreter"))
+        );
+        process.memory.put(head, 0);
+        assert_eq!(
+            runtime.kernel_walk(&process.memory),
+            Err(Unreadable::Invalid("no interpreter yet"))
+        );
     }
 }
 
@@ -245,6 +269,7 @@ proptest! {
     fn a_process_that_lies_gets_an_answer(
         minor in 8u8..=14,
         lies in prop::collection::vec((any::<prop::sample::Index>(), lie()), 1..8),
+        at in any::<u64>(),
     ) {
         let mut process = process(minor);
         let words = process.memory.bytes.len() / 8;
@@ -259,6 +284,16 @@ proptest! {
             prop_assert!(!stack.frames.is_empty() && stack.frames.len() <= MAX_FRAMES);
         }
         prop_assert!(process.memory.reads.get() <= MOST);
+        if let Ok(runtime) = find(&process) {
+            let _ = runtime.kernel_walk(&process.memory);
+            let reader = Reader::new(&process.memory);
+            let objects = runtime.objects(&reader);
+            let mut codes = Codes::default();
+            for code in process.codes.into_iter().chain([process.file, at]) {
+                let _ = codes.frame(&objects, code, at);
+                let _ = codes.unchanged(&objects, &[(code, at)]);
+            }
+        }
     }
 
     #[test]

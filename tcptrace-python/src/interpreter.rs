@@ -1,14 +1,16 @@
 //! The interpreters of processes, remembered by process.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::codes::Codes;
 use crate::layout::Version;
-use crate::memory::ProcessMemory;
+use crate::memory::{ProcessMemory, Reader};
 use crate::runtime::Runtime;
 use crate::task::{Program, Task, candidates, find_error};
-use crate::{FindError, Stack, Unreadable};
+use crate::walk::KernelWalk;
+use crate::{FindError, Frame, Stack, Unreadable};
 
 /// How many processes are remembered. Each one that runs Python costs an open file.
 const MAX_KNOWN: usize = 512;
@@ -78,10 +80,13 @@ pub struct Interpreter {
     pid: u32,
     memory: ProcessMemory,
     runtime: Runtime,
+    codes: Mutex<Codes>,
 }
 
 impl Interpreter {
-    fn open(pid: u32) -> Result<Interpreter, FindError> {
+    /// The interpreter of a process, by its number in the tracer's own PID namespace: for who remembers
+    /// it himself. It stays that of the program that the process runs now.
+    pub fn open(pid: u32) -> Result<Interpreter, FindError> {
         let starts = candidates(pid)?;
         let memory = ProcessMemory::open(pid).map_err(|error| find_error(&error))?;
         let runtime = Runtime::find(&memory, &starts)?;
@@ -89,6 +94,7 @@ impl Interpreter {
             pid,
             memory,
             runtime,
+            codes: Mutex::default(),
         })
     }
 
@@ -106,5 +112,33 @@ impl Interpreter {
             slept: slept && stack.consistent,
             ..stack
         })
+    }
+
+    /// How a program in the kernel walks the frames of its threads.
+    pub fn kernel_walk(&self) -> Result<KernelWalk, Unreadable> {
+        self.runtime.kernel_walk(&self.memory)
+    }
+
+    /// Names frames that were walked in the kernel: of each the word that leads to the code object, and
+    /// the word that says at which instruction it is. `None` for those that make no sense any more.
+    ///
+    /// Code objects are remembered, and read again where they changed. What they say is of now: who freed
+    /// one since, and put another in its place, gets the other one's name.
+    pub fn resolve(&self, raw: &[(u64, u64)]) -> Vec<Option<Frame>> {
+        let reader = Reader::new(&self.memory);
+        let objects = self.runtime.objects(&reader);
+        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        raw.iter()
+            .map(|(code, at)| codes.frame(&objects, *code, *at).ok())
+            .collect()
+    }
+
+    /// Whether [`Interpreter::resolve`] would say what it said before, found without reading names: then
+    /// a number, and what it said for the same frames and the same number holds.
+    pub fn unchanged(&self, raw: &[(u64, u64)]) -> Option<u64> {
+        let reader = Reader::new(&self.memory);
+        let objects = self.runtime.objects(&reader);
+        let codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.unchanged(&objects, raw)
     }
 }

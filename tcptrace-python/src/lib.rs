@@ -49,6 +49,7 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod codes;
 mod elf;
 #[cfg(test)]
 mod fake;
@@ -61,9 +62,11 @@ mod memory;
 mod object;
 mod runtime;
 mod task;
+mod walk;
 
 pub use interpreter::{Interpreter, Interpreters};
 pub use layout::Version;
+pub use walk::KernelWalk;
 
 /// The Python frames of one thread.
 #[derive(Clone, Debug, PartialEq, Eq)]

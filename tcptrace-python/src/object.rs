@@ -1,8 +1,8 @@
 //! Python objects: strings, `bytes`, and code objects.
 
-use crate::Unreadable;
 use crate::layout::{At, Layout};
 use crate::memory::{Reader, u32_at, u64_at};
+use crate::{Frame, Unreadable};
 
 /// The longest file or function name, in characters.
 const MAX_NAME: u64 = 4096;
@@ -27,53 +27,75 @@ pub(crate) struct Objects<'a> {
     pub(crate) types: &'a Types,
 }
 
+/// The words of a code object, by which another one that took its place is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    address: u64,
+    file: u64,
+    name: u64,
+    line_table: u64,
+    first_line: i32,
+    /// How many units of byte code it ends with, or before 3.11 the pointer to its `bytes`.
+    byte_code: u64,
+}
+
 /// What a code object says of a function.
 #[derive(Debug)]
 pub(crate) struct Code {
-    address: u64,
-    pub(crate) file: String,
-    pub(crate) function: String,
-    first_line: i32,
+    head: Head,
+    file: String,
+    function: String,
     table: Vec<u8>,
     start: u64,
     size: u64,
 }
 
 impl Objects<'_> {
-    /// The code object at `address`.
-    pub(crate) fn code(&self, address: u64) -> Result<Code, Unreadable> {
+    /// The words of the code object at `address`.
+    pub(crate) fn head(&self, address: u64) -> Result<Head, Unreadable> {
         let layout = self.layout;
+        let byte_code = match layout.at {
+            At::Pointer => layout.object_size,
+            At::Index(_) => layout.code_code,
+        };
         let last = [
             layout.code_file,
             layout.code_name,
             layout.code_line_table,
             layout.code_first_line,
-            layout.code_code,
-            layout.object_size,
+            byte_code,
         ];
         let object = self.object(address, last.into_iter().max().unwrap_or(0) + 8)?;
         if u64_at(&object, layout.object_type) != self.types.code {
             return Err(Unreadable::Invalid("a frame without a code object"));
         }
-        let (start, size) = match layout.at {
-            At::Pointer => {
-                let units = u64_at(&object, layout.object_size);
-                (
-                    address.wrapping_add(layout.code_code as u64),
-                    units.saturating_mul(2),
-                )
-            }
-            At::Index(_) => (0, self.bytes_size(u64_at(&object, layout.code_code))?.1),
+        Ok(Head {
+            address,
+            file: u64_at(&object, layout.code_file),
+            name: u64_at(&object, layout.code_name),
+            line_table: u64_at(&object, layout.code_line_table),
+            first_line: u32_at(&object, layout.code_first_line).cast_signed(),
+            byte_code: u64_at(&object, byte_code),
+        })
+    }
+
+    /// What the code object of these words says.
+    pub(crate) fn code(&self, head: Head) -> Result<Code, Unreadable> {
+        let (start, size) = match self.layout.at {
+            At::Pointer => (
+                head.address.wrapping_add(self.layout.code_code as u64),
+                head.byte_code.saturating_mul(2),
+            ),
+            At::Index(_) => (0, self.bytes_size(head.byte_code)?.1),
         };
         if size > MAX_CODE {
             return Err(Unreadable::Invalid("byte code without end"));
         }
         Ok(Code {
-            address,
-            file: self.string(u64_at(&object, layout.code_file))?,
-            function: self.string(u64_at(&object, layout.code_name))?,
-            first_line: u32_at(&object, layout.code_first_line).cast_signed(),
-            table: self.bytes(u64_at(&object, layout.code_line_table))?,
+            head,
+            file: self.string(head.file)?,
+            function: self.string(head.name)?,
+            table: self.bytes(head.line_table)?,
             start,
             size,
         })
@@ -136,11 +158,30 @@ impl Objects<'_> {
 impl Code {
     /// Where this code object is.
     pub(crate) fn address(&self) -> u64 {
-        self.address
+        self.head.address
+    }
+
+    /// Its words when it was read.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Bytes of memory that it takes here, about.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Code>() + self.file.len() + self.function.len() + self.table.len()
+    }
+
+    /// The frame that says `raw` for the instruction it is at.
+    pub(crate) fn frame(&self, layout: &Layout, raw: u64) -> Result<Frame, Unreadable> {
+        Ok(Frame {
+            file: self.file.clone(),
+            function: self.function.clone(),
+            line: self.line(layout, raw)?,
+        })
     }
 
     /// The line of a frame that says `raw` for the instruction it is at.
-    pub(crate) fn line(&self, layout: &Layout, raw: u64) -> Result<Option<u32>, Unreadable> {
+    fn line(&self, layout: &Layout, raw: u64) -> Result<Option<u32>, Unreadable> {
         let at = match layout.at {
             // Only the lower half is the number.
             At::Index(unit) => i64::from((raw as u32).cast_signed()) * unit,
@@ -150,7 +191,9 @@ impl Code {
         if at < -2 || at >= self.size.cast_signed() {
             return Err(Unreadable::Invalid("an instruction outside its function"));
         }
-        Ok(layout.line_table.line(&self.table, self.first_line, at))
+        Ok(layout
+            .line_table
+            .line(&self.table, self.head.first_line, at))
     }
 }
 

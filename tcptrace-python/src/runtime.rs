@@ -17,7 +17,7 @@ const MAX_THREADS: usize = 4096;
 pub(crate) struct Runtime {
     pub(crate) layout: Layout,
     types: Types,
-    address: u64,
+    pub(crate) address: u64,
 }
 
 /// The files of a process that may define the symbols of an interpreter.
@@ -133,6 +133,15 @@ impl Runtime {
         Reader::new(memory).u64(self.address).is_ok()
     }
 
+    /// What reads objects of it.
+    pub(crate) fn objects<'a>(&'a self, reader: &'a Reader<'a>) -> Objects<'a> {
+        Objects {
+            reader,
+            layout: &self.layout,
+            types: &self.types,
+        }
+    }
+
     /// The stack of the thread that its PID namespace calls `tid`.
     pub(crate) fn stack(&self, memory: &dyn Memory, tid: u32) -> Result<Stack, Unreadable> {
         let reader = Reader::new(memory);
@@ -162,11 +171,7 @@ impl Runtime {
                 .all(|chain| chain.unchanged(reader, &self.layout))
         };
         let before = unchanged();
-        let objects = Objects {
-            reader,
-            layout: &self.layout,
-            types: &self.types,
-        };
+        let objects = self.objects(reader);
         let mut codes: Vec<Code> = Vec::new();
         let mut stack = Stack {
             frames: Vec::new(),
@@ -276,16 +281,11 @@ fn frame(
     let index = match known {
         Some(index) => index,
         None => {
-            codes.push(objects.code(code)?);
+            codes.push(objects.code(objects.head(code)?)?);
             codes.len() - 1
         }
     };
-    let code = &codes[index];
-    Ok(Frame {
-        file: code.file.clone(),
-        function: code.function.clone(),
-        line: code.line(objects.layout, at)?,
-    })
+    codes[index].frame(objects.layout, at)
 }
 
 /// Whether the `pthread_t` at `address` is that of the thread `tid`, on x86-64.

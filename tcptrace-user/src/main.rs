@@ -22,6 +22,7 @@ mod recorder;
 mod resolve;
 mod screen;
 mod source;
+mod stacks;
 mod status;
 mod trigger;
 

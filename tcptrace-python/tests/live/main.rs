@@ -5,3 +5,4 @@ mod cost;
 mod others;
 mod python;
 mod running;
+mod walked;

@@ -5,4 +5,4 @@ mod owners;
 mod process;
 
 pub(crate) use owners::{Owners, holders};
-pub(crate) use process::process;
+pub(crate) use process::{Program, process, program};

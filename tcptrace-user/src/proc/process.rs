@@ -41,14 +41,36 @@ fn read(pid: u32, name: &str, limit: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Field 22 of `/proc/PID/stat`, in hundredths of a second (USER_HZ) since boot. The name in field
-/// 2 may hold anything, parentheses too, so fields are counted from the last one.
+/// By what a process and the program that it runs are told from later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// Nanoseconds from boot to the start of the process, in steps of a hundredth of a second.
+    pub(crate) start_ns: u64,
+    /// Where its stack starts; 0 or 1 for who may not know.
+    pub(crate) start_stack: u64,
+}
+
+/// What a process runs now; `None` if there is none with that id.
+pub(crate) fn program(pid: u32) -> Option<Program> {
+    let stat = read(pid, "stat", 4096)?;
+    Some(Program {
+        start_ns: start_time(&stat)?,
+        start_stack: field(&stat, 28)?,
+    })
+}
+
+/// Field 22 of `/proc/PID/stat`, in hundredths of a second (USER_HZ) since boot.
 fn start_time(stat: &[u8]) -> Option<u64> {
     const TICK_NS: u64 = 10_000_000;
+    field(stat, 22)?.checked_mul(TICK_NS)
+}
+
+/// A field of `/proc/PID/stat` behind the second. That is the name, which may hold anything,
+/// parentheses too, so fields are counted from the last one.
+fn field(stat: &[u8], number: usize) -> Option<u64> {
     let behind = stat.iter().rposition(|b| *b == b')')? + 1;
     let text = std::str::from_utf8(&stat[behind..]).ok()?;
-    let ticks: u64 = text.split_ascii_whitespace().nth(19)?.parse().ok()?;
-    ticks.checked_mul(TICK_NS)
+    text.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// Arguments separated by blanks; `None` where there are none (a kernel thread, a zombie).
@@ -92,6 +114,10 @@ mod tests {
         assert!(me.cmdline.is_some_and(|c| !c.contains('\0')));
         assert!(me.cgroup.is_some());
         assert_eq!(process(u32::MAX), None);
+        let ours = program(std::process::id()).expect("this process");
+        assert_eq!(ours.start_ns, me.start_ns);
+        assert!(ours.start_stack > 1);
+        assert_eq!(program(u32::MAX), None);
     }
 
     #[test]

@@ -1,0 +1,122 @@
+//! One record turned into a stack with names, and who was seen with it.
+
+use std::sync::Arc;
+
+use tcptrace_core::stack::{Seen, StackId};
+use tcptrace_core::time::Mono;
+use tcptrace_stacks::{DebugInfo, Limits, Stacks, Trace};
+
+use super::Answer;
+use super::merge::{self, merge, place};
+use super::number::StackIds;
+use super::python::{self, Pythons};
+use super::record::{Malformed, Record};
+
+/// All that is remembered for naming.
+pub(super) struct Names {
+    stacks: Stacks,
+    pythons: Pythons,
+    ids: StackIds,
+    /// What the stack at hand was seen by.
+    sight: Vec<u64>,
+}
+
+impl Names {
+    /// With debug information of these.
+    pub(super) fn new(debug: DebugInfo) -> Names {
+        Names {
+            stacks: Stacks::with_debug_info(Limits::default(), debug),
+            pythons: Pythons::new(),
+            ids: StackIds::default(),
+            sight: Vec::new(),
+        }
+    }
+
+    /// Looks whether a process runs CPython.
+    pub(super) fn look(&mut self, pid: u32, out: &mut Vec<Answer>) {
+        self.pythons.look(pid, out);
+    }
+
+    /// Names a record.
+    pub(super) fn record(&mut self, bytes: &[u8], out: &mut Vec<Answer>) -> Result<(), Malformed> {
+        let record = Record::parse(bytes)?;
+        let trace = record.trace(&mut self.stacks);
+        let stack = self.stack(&record, &trace, out);
+        out.push(Answer::Seen(Seen {
+            at: Mono(record.header.ts),
+            cookie: record.header.cookie,
+            point: record.point,
+            pid: record.process.pid,
+            tid: record.tid,
+            stack,
+        }));
+        Ok(())
+    }
+
+    fn stack(&mut self, record: &Record<'_>, trace: &Arc<Trace>, out: &mut Vec<Answer>) -> StackId {
+        self.sight.clear();
+        self.sight.push(trace.id.0);
+        let Some((interpreter, believed)) = self.pythons.of(record, out) else {
+            return self.seen(trace, out);
+        };
+        if believed && !record.python.is_empty() {
+            let unchanged = interpreter.unchanged(&record.python);
+            if let Some(generation) = unchanged {
+                self.see_python(record, generation);
+                if let Some(id) = self.ids.known(&self.sight, trace) {
+                    return id;
+                }
+            }
+            let python = python::of_the_moment(&interpreter, record);
+            let id = self.define(trace, Some(python), out);
+            if let Some(generation) = interpreter.unchanged(&record.python) {
+                self.see_python(record, generation);
+                self.ids.remember(&self.sight, trace, id);
+            }
+            return id;
+        }
+        if place(&trace.frames).is_some()
+            && let Some(python) = python::later(&interpreter, record.tid)
+        {
+            return self.define(trace, Some(python), out);
+        }
+        self.seen(trace, out)
+    }
+
+    /// The number of a trace without frames of Python.
+    fn seen(&mut self, trace: &Arc<Trace>, out: &mut Vec<Answer>) -> StackId {
+        if let Some(id) = self.ids.known(&self.sight, trace) {
+            return id;
+        }
+        let id = self.define(trace, None, out);
+        self.ids.remember(&self.sight, trace, id);
+        id
+    }
+
+    /// What decides of a trace with frames of Python that the kernel walked.
+    fn see_python(&mut self, record: &Record<'_>, generation: u64) {
+        let process = record.process;
+        self.sight.truncate(1);
+        self.sight.extend([
+            process.pid.into(),
+            process.start_ns,
+            process.start_stack,
+            generation,
+            record.python_more.into(),
+        ]);
+        let words = record.python.iter().flat_map(|(code, at)| [*code, *at]);
+        self.sight.extend(words);
+    }
+
+    fn define(
+        &mut self,
+        trace: &Trace,
+        python: Option<merge::Python>,
+        out: &mut Vec<Answer>,
+    ) -> StackId {
+        let (frames, cut) = merge(trace, python);
+        let (id, stack) = self.ids.number(frames, cut);
+        out.extend(stack.map(Answer::Define));
+        id
+    }
+}
