@@ -20,7 +20,7 @@ pub const STACK_BYTES: usize = 8_192;
 /// Return addresses that are followed by frame pointers at most.
 pub const CHAIN_FRAMES: usize = 64;
 /// Python frames that are followed at most.
-pub const PYTHON_FRAMES: usize = 32;
+pub const PYTHON_FRAMES: usize = 48;
 
 /// The user registers that a caller may rely on, as they were at the entry of the system call.
 #[repr(C)]
@@ -68,7 +68,7 @@ pub struct StackHead {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PythonFrame {
-    /// The word that leads to the code object.
+    /// The word that leads to the code object; 0 of a frame that only marks a call from C.
     pub code: u64,
     /// The word that says at which instruction it is.
     pub at: u64,
@@ -142,6 +142,6 @@ pub const OWNED_BY_C: u8 = 3;
 const _: () = assert!(size_of::<Registers>() == 64);
 const _: () = assert!(size_of::<StackHead>() == 64);
 const _: () = assert!(size_of::<PythonFrame>() == 16);
-const _: () = assert!(size_of::<Stack>() == 64 + 64 + 512 + STACK_BYTES);
-const _: () = assert!(size_of::<Chain>() == 64 + 512 + 512);
+const _: () = assert!(size_of::<Stack>() == 64 + 64 + 16 * PYTHON_FRAMES + STACK_BYTES);
+const _: () = assert!(size_of::<Chain>() == 64 + 16 * PYTHON_FRAMES + 512);
 const _: () = assert!(size_of::<Python>() == 32);

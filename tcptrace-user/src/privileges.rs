@@ -6,6 +6,9 @@
 //! - CAP_SYS_PTRACE to learn of the namespaces of other users' processes (`/proc/PID/ns/net`), and,
 //!   where there is no iterator, of their descriptors (`/proc/PID/fd`);
 //! - CAP_DAC_READ_SEARCH to list `/proc/PID/fd`, where there is no iterator;
+//! - CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and CAP_CHECKPOINT_RESTORE (before 5.9 CAP_SYS_ADMIN) to
+//!   name stacks: to read the files that a process has mapped (`/proc/PID/map_files`), and the memory
+//!   of a Python;
 //! - CAP_NET_ADMIN to be told by sock_diag which sockets are subflows of MPTCP;
 //! - CAP_BPF where the kernel refuses to read maps and to open iterators without it. Up to 5.18
 //!   `kernel.unprivileged_bpf_disabled` forbade every bpf(2) call; later it forbids to load and to
@@ -35,6 +38,8 @@ pub(crate) struct Needs {
     pub(crate) proc_fd: bool,
     /// Files are made and removed.
     pub(crate) new_files: bool,
+    /// Stacks are named.
+    pub(crate) stacks: bool,
 }
 
 impl Needs {
@@ -46,6 +51,11 @@ impl Needs {
         }
         if self.proc_fd {
             needed |= CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+        }
+        if self.stacks {
+            needed |= CapabilitySet::SYS_PTRACE
+                | CapabilitySet::DAC_READ_SEARCH
+                | CapabilitySet::CHECKPOINT_RESTORE;
         }
         if self.new_files {
             needed |= CapabilitySet::DAC_OVERRIDE | CapabilitySet::CHOWN | CapabilitySet::FOWNER;
@@ -65,6 +75,7 @@ pub(crate) fn kept(held: &[Capability], proc_fd: bool) -> Vec<Capability> {
         other_netns: true,
         proc_fd,
         new_files: false,
+        stacks: false,
     };
     let needed = needs.capabilities().bits();
     let kept = held.iter().filter(|c| needed >> (**c as u8) & 1 == 1);

@@ -13,9 +13,7 @@ use crate::maps::PYTHONS;
 use crate::user;
 
 /// Thread states that are looked at: the newest come first.
-const THREADS: usize = 128;
-/// Frames that are looked at, those that mark calls from C among them.
-const STEPS: usize = 64;
+const THREADS: usize = 64;
 
 /// Fills in the frames of the thread, if its process is known to run Python.
 #[inline(always)]
@@ -34,37 +32,30 @@ pub(crate) fn frames(
     let Some(thread) = thread_of(python, Probed.read(task, offset!(task_fsbase))) else {
         return;
     };
-    let mut frame = field(thread, python.thread_frame);
+    let Some(mut frame) = field(thread, python.thread_frame) else {
+        return;
+    };
     if python.cframe_frame != NO_OFFSET {
-        frame = frame.and_then(|cframe| field(cframe, python.cframe_frame));
+        frame = field(frame, python.cframe_frame).unwrap_or(0);
     }
-    let mut found = 0;
-    for _ in 0..STEPS {
-        let Some(address) = frame.filter(|address| *address != 0) else {
-            break;
-        };
+    for (place, slot) in frames.iter_mut().enumerate() {
+        if frame == 0 {
+            return;
+        }
+        let word = |offset| field(frame, offset).unwrap_or(0);
         let owner = match python.frame_owner {
             NO_OFFSET => 0,
-            place => user::read::<u8>(address.wrapping_add(u64::from(place))).unwrap_or(0),
+            offset => user::read::<u8>(frame.wrapping_add(u64::from(offset))).unwrap_or(0),
         };
-        if owner < OWNED_BY_C {
-            if found >= PYTHON_FRAMES {
-                head.python_more = 1;
-                break;
-            }
-            let (Some(code), Some(at)) = (
-                field(address, python.frame_code),
-                field(address, python.frame_at),
-            ) else {
-                break;
-            };
-            // The verifier wants to see the bound.
-            frames[found & (PYTHON_FRAMES - 1)] = PythonFrame { code, at };
-            found += 1;
-        }
-        frame = field(address, python.frame_previous);
+        slot.code = match owner {
+            OWNED_BY_C.. => 0,
+            _ => word(python.frame_code),
+        };
+        slot.at = word(python.frame_at);
+        head.python_len = place as u8 + 1;
+        frame = word(python.frame_previous);
     }
-    head.python_len = found as u8;
+    head.python_more = u8::from(frame != 0);
 }
 
 /// The state of the thread that its own library knows by `id`.

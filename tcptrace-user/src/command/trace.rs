@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
-use tcptrace_common::config::{Config, FLAG_SELECTED};
+use tcptrace_common::config::{Config, FLAG_SELECTED, STACKS_CHAIN, STACKS_COPY};
 use tcptrace_core::condition::Condition;
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::input::{Definition, Input, Loss};
@@ -27,13 +27,15 @@ use crate::kernel::probes::Probes;
 use crate::kernel::sysctl;
 use crate::kernel_filter;
 use crate::netns;
-use crate::options::Trace;
+use crate::options::{StackMode, Trace, sudo_owner};
 use crate::pipeline::{Pipeline, Recorded, Sink};
 use crate::privileges::{self, Needs};
 use crate::recorder::{Destination, Flight, Place, Recorder, Rotate};
 use crate::source::live::{Dumps, Live, OwnerFilter};
 use crate::source::self_check;
+use crate::source::stacks::Stacks;
 use crate::source::start::{self, RING_BYTES, Scope};
+use crate::stacks::Namer;
 use crate::trigger::Trigger;
 
 /// What fails when the output cannot be written.
@@ -189,9 +191,13 @@ async fn attached<S: Sink>(
         observer: Some(std::process::id()),
         ..start::decoder(kernel.facts.hz, Some(kernel.kallsyms))
     };
+    let stacks = match scope.config.stacks != 0 && probes.is_some() {
+        true => Some(Stacks::new(Namer::start(sudo_owner().map(|(user, _)| user)).context("cannot start the thread that names stacks")?)),
+        false => None,
+    };
     let mut running = Running {
         trace,
-        live: Live::new(probes, decoder, owner_filter, dumps),
+        live: Live::new(probes, decoder, owner_filter, dumps, stacks),
         pipeline,
         companion,
         end,
@@ -320,16 +326,22 @@ fn needs(trace: &Trace, probes: Option<&Probes>, new_files: bool) -> Needs {
         other_netns: asked.is_empty() || asked.iter().any(|inode| Some(*inode) != own),
         proc_fd: !probes.is_some_and(Probes::lists_holders),
         new_files,
+        stacks: probes.is_some() && trace.stacks != StackMode::None,
     }
 }
 
 fn scope(trace: &Trace) -> Scope {
     let mut config = Config::ZERO;
     kernel_filter::push(&trace.filter, &mut config);
+    (config.stacks, config.stack_rate) = match trace.stacks {
+        StackMode::None => (0, 0),
+        StackMode::Auto | StackMode::Dwarf => (STACKS_COPY, trace.stack_rate),
+        StackMode::Fp => (STACKS_CHAIN, trace.stack_rate),
+    };
     let selects = config.flags & FLAG_SELECTED != 0;
     Scope {
         states: trace.states,
-        closes: trace.states.contains(TcpState::Close),
+        closes: trace.states.contains(TcpState::Close) || config.stacks != 0,
         config,
         ring_bytes: trace.ring_size.unwrap_or(RING_BYTES),
         selected_max: if selects { selected_max() } else { 1 },

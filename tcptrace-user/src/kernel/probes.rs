@@ -331,6 +331,12 @@ impl Probes {
         self.pythons.insert(tgid, bytes, 0)
     }
 
+    /// Stacks of this process have no Python frames any more.
+    pub(crate) fn forget_python(&mut self, tgid: u32) {
+        // Gone already is as good.
+        let _ = self.pythons.remove(&tgid);
+    }
+
     /// Size of the ring buffer, bytes.
     pub(crate) fn ring_bytes(&self) -> u32 {
         self.ring_bytes

@@ -15,7 +15,7 @@ use crate::error::Usage;
 use crate::recorder::{Flight, Place, Rotate};
 
 /// Who called sudo, if somebody did.
-fn sudo_owner() -> Option<(u32, u32)> {
+pub(crate) fn sudo_owner() -> Option<(u32, u32)> {
     let id = |name| env::var(name).ok()?.parse().ok();
     id("SUDO_UID").zip(id("SUDO_GID"))
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tcptrace_core::decode::Decoder;
-use tcptrace_core::input::{Definition, Input, Loss, SocketSnapshot, Sweep};
+use tcptrace_core::input::{Definition, Input, Loss, SocketSnapshot, StackLoss, Sweep};
 use tcptrace_core::state::{StateSet, TcpState};
 use tcptrace_core::time::Mono;
 use tcptrace_core::tracker::Minisockets;
@@ -15,6 +15,7 @@ use tcptrace_core::tracker::Minisockets;
 use super::facts::{self, HolderScan};
 use super::newcomers::Newcomers;
 use super::overflows::Overflows;
+use super::stacks::Stacks;
 use crate::clock;
 use crate::kernel::probes::Probes;
 use crate::netns;
@@ -98,6 +99,8 @@ pub(crate) struct Live {
     sweep_after_loss: Mono,
     facts_at: Mono,
     newcomers: Newcomers,
+    /// `None`: none are taken.
+    stacks: Option<Stacks>,
     pause: Duration,
     notices: Vec<String>,
 }
@@ -110,6 +113,7 @@ impl Live {
         decoder: Decoder,
         owner_filter: Option<OwnerFilter>,
         dumps: Dumps,
+        stacks: Option<Stacks>,
     ) -> Live {
         Live {
             probes,
@@ -129,6 +133,7 @@ impl Live {
             sweep_after_loss: Mono(0),
             facts_at: Mono(0),
             newcomers: Newcomers::default(),
+            stacks,
             pause: PAUSE_MIN,
             notices: Vec::new(),
         }
@@ -159,7 +164,7 @@ impl Live {
 
     /// Takes what has come since the last step.
     pub(crate) fn step<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
-        let taken = self.drain(pipeline);
+        let taken = self.drain_all(pipeline);
         self.processes(pipeline);
         let now = clock::mono();
         if now.since(self.loss_at) >= LOSS_EVERY {
@@ -207,7 +212,11 @@ impl Live {
 
     /// Takes what is left. When that is done, nothing follows.
     pub(crate) fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> Mono {
-        self.drain(pipeline);
+        self.drain_all(pipeline);
+        if let Some(stacks) = &mut self.stacks {
+            stacks.finish();
+            self.drain_all(pipeline);
+        }
         self.processes(pipeline);
         self.loss(pipeline);
         self.overflows(pipeline);
@@ -219,6 +228,21 @@ impl Live {
         let now = clock::mono();
         self.facts(pipeline, now, true);
         now
+    }
+
+    /// Empties both rings; gives the bytes taken of events. A stack is told after the event that it
+    /// belongs to: that one was in its ring before the stack was in the other, and so before it
+    /// was named.
+    fn drain_all<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> usize {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.collect();
+        }
+        let taken = self.drain(pipeline);
+        if let (Some(stacks), Some(probes)) = (&mut self.stacks, &mut self.probes) {
+            stacks.tell(probes, pipeline);
+            stacks.take(probes);
+        }
+        taken
     }
 
     /// Empties the ring; gives the bytes taken.
@@ -256,6 +280,9 @@ impl Live {
     /// Reads /proc of processes that act on sockets, while they live.
     fn processes<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
         for pid in self.newcomers.take() {
+            if let Some(stacks) = &mut self.stacks {
+                stacks.look(pid);
+            }
             if let Some(process) = proc::process(pid) {
                 pipeline.feed(&Input::Define(Definition::Process(process)));
             }
@@ -270,6 +297,10 @@ impl Live {
             Ok(loss) => Loss {
                 undecodable: self.undecodable,
                 map_full: loss.map_full + self.map_full,
+                stacks: StackLoss {
+                    full: loss.stacks.full + self.stacks.as_ref().map_or(0, Stacks::dropped),
+                    ..loss.stacks
+                },
                 ..loss
             },
             Err(error) => {
