@@ -14,7 +14,10 @@
 //! 1.0 holders 7 31/5/nginx 32/5/nginx
 //! 1.0 process 31 nginx
 //! 1.0 lost ring_full=3
+//! 0.0 stack 3 connect app.py:7:fetch …                  number, frames, the innermost first
+//! 1.0 seen 7 connect|accept|eof|close 3 pid=31
 //! 1.0 summary
+//! 1.0 ledgers                                            what became of what was acquired where
 //! ```
 //!
 //! `BLESS=1` rewrites what stands below the dashes.
@@ -30,9 +33,10 @@ use tcptrace_core::change::{Change, View};
 use tcptrace_core::filter::Filter;
 use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder, Process};
+use tcptrace_core::stack::{Frame, FrameKind, Point, Seen, Stack, StackId};
 use tcptrace_core::state::{StateSet, TcpState};
-use tcptrace_core::time::{Mono, parse_duration};
-use tcptrace_core::tracker::{Minisockets, Options, Tracker};
+use tcptrace_core::time::{Mono, duration_text, parse_duration};
+use tcptrace_core::tracker::{Ledger, Minisockets, Options, Tracker};
 use tcptrace_core::tuple::{Role, Tuple};
 
 #[test]
@@ -89,6 +93,12 @@ fn run(text: &str) -> String {
                 out += &format!("summary overflow {at} pid {pid} {about}{}\n", o.dropped);
             }
             out += &format!("reconciled {}\n", tracker.summary().completeness.reconciled);
+            continue;
+        }
+        if words.what == "ledgers" {
+            for (stack, ledger) in tracker.ledgers() {
+                out += &tell_ledger(stack, ledger);
+            }
             continue;
         }
         let mut changes = Vec::new();
@@ -270,6 +280,25 @@ impl<'a> Words<'a> {
                 queue: self.number("queue"),
                 limit: self.number("limit"),
             }),
+            "stack" => Input::Define(Definition::Stack(Stack {
+                id: StackId(self.rest[0].parse().expect("number")),
+                frames: self.rest[1..].iter().map(|w| frame(w)).collect(),
+                cut: None,
+            })),
+            "seen" => Input::Stack(Seen {
+                at: self.at,
+                cookie: self.cookie(),
+                point: match self.rest[1] {
+                    "connect" => Point::Connect,
+                    "accept" => Point::Accept,
+                    "eof" => Point::Eof,
+                    "close" => Point::Close,
+                    other => panic!("unknown point {other}"),
+                },
+                pid: self.number("pid"),
+                tid: self.number("pid"),
+                stack: StackId(self.rest[2].parse().expect("stack")),
+            }),
             "lost" => Input::Lost(Loss {
                 ring_full: u64::from(self.number("ring_full")),
                 ..Loss::default()
@@ -317,6 +346,41 @@ impl<'a> Words<'a> {
             mptcp: self.rest.contains(&"mptcp"),
         }
     }
+}
+
+/// `app.py:7:fetch` of Python, else the name of a function.
+fn frame(word: &str) -> Frame {
+    match word.split(':').collect::<Vec<_>>()[..] {
+        [file, line, function] => Frame {
+            function: Some(function.into()),
+            file: Some(file.into()),
+            line: Some(line.parse().expect("line")),
+            kind: FrameKind::Python,
+            ..Frame::default()
+        },
+        _ => Frame {
+            function: Some(word.into()),
+            ..Frame::default()
+        },
+    }
+}
+
+/// `ledger 3: acquired 3 = open 1 + closed 1 (4 x1) held 3.0s + exit 1`.
+fn tell_ledger(stack: StackId, ledger: &Ledger) -> String {
+    let mut text = format!(
+        "ledger {}: acquired {} = open {} + closed {}",
+        stack.0, ledger.acquired, ledger.open, ledger.closed
+    );
+    for (place, count) in &ledger.places {
+        text += &format!(" ({} x{count})", place.0);
+    }
+    if let Some(longest) = ledger.held.max_ns() {
+        text += &format!(" held at most {}", duration_text(longest));
+    }
+    for (cause, count) in &ledger.otherwise {
+        text += &format!(" + {} {count}", cause.name());
+    }
+    text + "\n"
 }
 
 fn flags(names: &str) -> u16 {
@@ -396,6 +460,11 @@ fn describe(view: &View) -> String {
     }
     if let Some(verdict) = view.verdict {
         text += &format!(" {}", verdict.name());
+    }
+    for (what, stack) in [("acquired", &view.acquired_at), ("eof", &view.eof_at)] {
+        if let Some(stack) = stack {
+            text += &format!(" {what} at {}", stack.id.0);
+        }
     }
     text
 }
