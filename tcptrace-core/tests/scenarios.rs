@@ -18,6 +18,7 @@
 //! 1.0 seen 7 connect|accept|eof|close 3 pid=31
 //! 1.0 summary
 //! 1.0 ledgers                                            what became of what was acquired where
+//! 1.0 leaks by=stack                                     the report of sockets that nobody closes
 //! ```
 //!
 //! `BLESS=1` rewrites what stands below the dashes.
@@ -33,9 +34,11 @@ use tcptrace_core::change::{Change, View};
 use tcptrace_core::filter::Filter;
 use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder, Process};
+use tcptrace_core::report::leaks::{Leaks, Question, Samples};
+use tcptrace_core::report::leaks_text;
 use tcptrace_core::stack::{Frame, FrameKind, Point, Seen, Stack, StackId};
 use tcptrace_core::state::{StateSet, TcpState};
-use tcptrace_core::time::{Mono, duration_text, parse_duration};
+use tcptrace_core::time::{Mono, WallAnchor, duration_text, parse_duration};
 use tcptrace_core::tracker::{Ledger, Minisockets, Options, Tracker};
 use tcptrace_core::tuple::{Role, Tuple};
 
@@ -69,7 +72,15 @@ fn run(text: &str) -> String {
     let mut lines = text
         .lines()
         .filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
-    let mut tracker = Tracker::new(options(lines.next().expect("options")));
+    let options = options(lines.next().expect("options"));
+    let by = text
+        .lines()
+        .find_map(|line| line.split_once(" leaks by=")?.1.parse().ok());
+    let mut samples = Samples::new(Question {
+        by: by.unwrap_or_default(),
+        min_age_ns: options.filter.min_age_ns,
+    });
+    let mut tracker = Tracker::new(options);
     let mut out = String::new();
     for line in lines {
         let words = Words::of(line);
@@ -101,8 +112,25 @@ fn run(text: &str) -> String {
             }
             continue;
         }
+        if words.what == "leaks" {
+            let completeness = tracker.summary().completeness;
+            let anchor = WallAnchor::default();
+            let leaks = Leaks::new(&tracker, samples.clone(), completeness, anchor);
+            out += &leaks_text::to_text(
+                &leaks,
+                leaks_text::Style {
+                    terminal: None,
+                    color: false,
+                    top: 10,
+                    full_stacks: false,
+                },
+            );
+            continue;
+        }
         let mut changes = Vec::new();
-        tracker.apply(&words.input(), &mut changes);
+        let input = words.input();
+        samples.input(&input, &tracker);
+        tracker.apply(&input, &mut changes);
         for change in changes {
             out += &tell(&change);
         }

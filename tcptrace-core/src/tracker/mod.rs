@@ -223,6 +223,11 @@ impl Tracker {
         self.now
     }
 
+    /// The states whose sockets are shown.
+    pub fn watched(&self) -> StateSet {
+        self.options.filter.states
+    }
+
     /// What was lost so far.
     pub fn loss(&self) -> Loss {
         self.loss.since(&self.lost_before)
