@@ -34,6 +34,7 @@ use tcptrace_core::change::{Change, View};
 use tcptrace_core::filter::Filter;
 use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder, Process};
+use tcptrace_core::recording::{Capture, Ending, Session, Writer};
 use tcptrace_core::report::leaks::{Leaks, Question, Samples};
 use tcptrace_core::report::leaks_text;
 use tcptrace_core::stack::{Frame, FrameKind, Point, Seen, Stack, StackId};
@@ -68,10 +69,50 @@ fn scenarios() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// Makes the recording with stacks that is stored, and stays what it is.
+#[test]
+#[ignore = "what is stored is not made again"]
+fn a_scenario_as_a_recording() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(dir.join("tests/scenarios/leaks.txt")).expect("reads");
+    let (text, _) = text.split_once("\n----\n").expect("has a line of dashes");
+    let options = options(lines(text).next().expect("options"));
+    let session = Session {
+        recording: *b"a scenario, made",
+        part: 1,
+        anchor: WallAnchor {
+            mono: Mono(0),
+            wall_ns: 1_795_000_000_000_000_000,
+        },
+        capture: Capture {
+            mode: options.mode,
+            minisockets: options.minisockets,
+            overflows_seen: true,
+            states: StateSet::all(),
+            shown: options.filter.states,
+            min_age_ns: options.filter.min_age_ns,
+            ..Capture::default()
+        },
+        ..Session::default()
+    };
+    let mut out = Vec::new();
+    let mut writer = Writer::begin(&session, &mut out);
+    let words = lines(text).skip(1).map(Words::of);
+    for words in words.filter(|words| words.what != "leaks") {
+        writer.append(&words.input()).expect("it fits");
+    }
+    writer.end(Ending::Ended, &mut out);
+    fs::write(dir.join("../tests/recordings/stacks-1.2.rec"), out).expect("writes");
+}
+
+/// The lines that say something.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .filter(|l| !l.trim().is_empty() && !l.starts_with('#'))
+}
+
 fn run(text: &str) -> String {
-    let mut lines = text
-        .lines()
-        .filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
+    let mut lines = lines(text);
     let options = options(lines.next().expect("options"));
     let by = text
         .lines()
@@ -376,7 +417,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// `app.py:7:fetch` of Python, else the name of a function.
+/// `app.py:7:fetch` of Python, `connect@/lib/libc.so.6`, else the name of a function.
 fn frame(word: &str) -> Frame {
     match word.split(':').collect::<Vec<_>>()[..] {
         [file, line, function] => Frame {
@@ -386,10 +427,14 @@ fn frame(word: &str) -> Frame {
             kind: FrameKind::Python,
             ..Frame::default()
         },
-        _ => Frame {
-            function: Some(word.into()),
-            ..Frame::default()
-        },
+        _ => {
+            let (function, module) = word.split_once('@').unwrap_or((word, ""));
+            Frame {
+                function: Some(function.into()),
+                module: (!module.is_empty()).then(|| module.into()),
+                ..Frame::default()
+            }
+        }
     }
 }
 

@@ -17,9 +17,11 @@ use crate::time::{Age, Mono, WallAnchor};
 use crate::tracker::{Ledger, Outstanding, Tracker};
 use crate::verdict::Verdict;
 
+mod folded;
 mod object;
 mod trend;
 
+pub use folded::{paths, to_folded};
 pub use object::LeaksLine;
 pub use trend::{Counts, Samples, Trend};
 
@@ -153,6 +155,8 @@ pub struct Group {
     pub eof_read: u64,
     /// Those whose end is known to be unread.
     pub eof_unread: u64,
+    /// These sockets, as far as they are alike.
+    pub samples: Vec<Sample>,
     /// What threads of the owners do now, in words, where somebody looked.
     pub now: Vec<String>,
 }
@@ -170,6 +174,21 @@ pub struct Owner {
 
 /// A stack; `None`: it found no room.
 pub type Place = Option<Arc<Stack>>;
+
+/// Sockets that are alike in all that profiles tell.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Where they were acquired; `None`: it is not known.
+    pub at: Place,
+    /// Whose.
+    pub owner: Owner,
+    /// With whom.
+    pub peer: Option<String>,
+    /// Their state.
+    pub state: TcpState,
+    /// How many.
+    pub count: u64,
+}
 
 /// Where sockets were acquired, and what became of all that were acquired there.
 #[derive(Clone, Debug)]
@@ -366,6 +385,7 @@ fn group(tracker: &Tracker, key: Key, members: Members, counts: Counts, from: Mo
             .iter()
             .filter(|s| !read(s) && is_unread(&s.view))
             .count() as u64,
+        samples: samples(tracker, sockets),
         now: Vec::new(),
         key,
     }
@@ -388,6 +408,23 @@ fn owner(view: &View) -> Owner {
         comm: view.owner.comm.map(|comm| comm.to_text()),
         container: view.owner.container.as_deref().map(str::to_owned),
     }
+}
+
+fn samples(tracker: &Tracker, sockets: &[Outstanding]) -> Vec<Sample> {
+    let like = sockets.iter().map(|socket| {
+        let stack = socket.acquired.map(|seen| seen.stack);
+        let peer = summary::Key::Peer.of(&socket.view, None);
+        (stack, owner(&socket.view), peer, socket.view.state)
+    });
+    let samples = tally(like).into_iter();
+    let sample = |((stack, owner, peer, state), count): ((Option<StackId>, _, _, _), _)| Sample {
+        at: stack.and_then(|stack| tracker.stack(stack).cloned()),
+        owner,
+        peer,
+        state,
+        count,
+    };
+    samples.map(sample).collect()
 }
 
 fn acquired_at(tracker: &Tracker, sockets: &[Outstanding]) -> Vec<Acquired> {

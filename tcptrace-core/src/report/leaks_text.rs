@@ -129,7 +129,7 @@ impl Page {
     fn fate(&mut self, acquired: &Acquired) {
         let fate = &acquired.fate;
         if fate.closed == 0 {
-            self.words(4, &format!("never closed: {}", outcome(fate)));
+            self.words(4, &outcome(fate));
             return;
         }
         let [first, rest @ ..] = &fate.places[..] else {
@@ -288,8 +288,8 @@ fn evidence(group: &Group) -> String {
     };
     let verdicts = group.verdicts.iter();
     let told = verdicts.filter_map(|(verdict, count)| {
-        let some = some_of(*count, group.count).unwrap_or_else(|| "all".to_owned());
-        Some(format!("{} ({some})", in_words((*verdict)?)))
+        let (some, all) = (thousands(*count), thousands(group.count));
+        Some(format!("{} ({some} of {all})", in_words((*verdict)?)))
     });
     let unread = match (
         group.recv_q,
@@ -315,12 +315,13 @@ fn in_words(verdict: Verdict) -> &'static str {
 
 /// `988 of 2,192 (45 %) were closed, after 12.0ms (p50), 80.0ms (p99); 3 ended otherwise: 3 reset by peer`.
 fn outcome(fate: &Fate) -> String {
-    let mut text = format!(
-        "{} acquired there {} closed",
-        some_of(fate.closed, fate.acquired)
-            .map_or_else(|| format!("all {}", thousands(fate.acquired)), |some| some),
-        if fate.closed == 1 { "was" } else { "were" },
-    );
+    let closed = match fate.closed {
+        0 => format!("none of {}", thousands(fate.acquired)),
+        closed => some_of(closed, fate.acquired)
+            .unwrap_or_else(|| format!("all {}", thousands(fate.acquired))),
+    };
+    let were = if fate.closed < 2 { "was" } else { "were" };
+    let mut text = format!("{closed} acquired there {were} closed");
     if let Some([half, most]) = fate.held_ns {
         let [half, most] = [half, most].map(duration_text);
         text.push_str(&format!(", after {half} (p50), {most} (p99)"));

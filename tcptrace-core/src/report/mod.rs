@@ -2,6 +2,7 @@
 
 mod cells;
 pub mod diff;
+pub mod flame;
 pub mod frames;
 pub mod full;
 pub mod full_text;

@@ -30,8 +30,17 @@ pub(crate) struct Leaks {
     #[arg(long)]
     pub(crate) full_stacks: bool,
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["folded", "flamegraph", "pprof"])]
     pub(crate) json: bool,
+    /// Print a line per stack, the outermost frame first, as programs for flame graphs take it
+    #[arg(long, conflicts_with_all = ["flamegraph", "pprof"])]
+    pub(crate) folded: bool,
+    /// Write a flame graph of where the sockets were acquired; -: standard output
+    #[arg(long, value_name = "OUT")]
+    pub(crate) flamegraph: Option<PathBuf>,
+    /// Write the same as a profile for pprof; -: standard output
+    #[arg(long, value_name = "OUT")]
+    pub(crate) pprof: Option<PathBuf>,
     /// Overwrite these files if there are any
     #[arg(long)]
     pub(crate) force: bool,

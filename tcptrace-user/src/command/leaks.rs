@@ -5,12 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tcptrace_core::change::Change;
+use tcptrace_core::export::to_pprof;
 use tcptrace_core::input::Input;
-use tcptrace_core::report::leaks::{Leaks, LeaksLine, Samples};
+use tcptrace_core::report::flame;
+use tcptrace_core::report::leaks::{self, Leaks, LeaksLine, Samples};
 use tcptrace_core::report::leaks_text::{self, Style};
 use tcptrace_core::time::{Mono, WallAnchor};
 use tcptrace_core::tracker::Tracker;
 
+use super::document::Document;
 use super::play::{Shown, play};
 use super::trace::{self, Recording, WRITE, cannot_write};
 use crate::options::{self, Source};
@@ -24,6 +27,13 @@ use crate::source::replay;
 /// [`CannotRun`](crate::error::CannotRun) if this kernel or these privileges do not allow a live
 /// one; if the recording cannot be read; if the report cannot be written.
 pub(crate) fn run(options: &options::Leaks) -> anyhow::Result<ExitCode> {
+    // What cannot be written is not worth the wait.
+    let flamegraph = options
+        .flamegraph
+        .as_ref()
+        .map(Document::open)
+        .transpose()?;
+    let pprof = options.pprof.as_ref().map(Document::open).transpose()?;
     let Some(Made {
         mut leaks,
         recorded,
@@ -34,9 +44,18 @@ pub(crate) fn run(options: &options::Leaks) -> anyhow::Result<ExitCode> {
     if options.growing {
         leaks.keep_growing();
     }
+    let documents = flamegraph.is_some() || pprof.is_some();
+    if let Some(document) = flamegraph {
+        document.save(flame::to_svg(&leaks).as_bytes(), &options.terminal)?;
+    }
+    if let Some(document) = pprof {
+        document.save(&to_pprof(&leaks), &options.terminal)?;
+    }
     if options.json {
         super::print_json(&LeaksLine::new(&leaks))?;
-    } else {
+    } else if options.folded {
+        super::print(leaks::to_folded(&leaks).as_bytes()).context(WRITE)?;
+    } else if !documents {
         let style = Style {
             terminal: options.terminal.width,
             color: options.terminal.color,

@@ -3,6 +3,7 @@
 mod completions;
 mod diff;
 mod doctor;
+mod document;
 mod export;
 mod leaks;
 mod man;

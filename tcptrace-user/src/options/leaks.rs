@@ -1,5 +1,7 @@
 //! Options of `leaks`.
 
+use std::path::{Path, PathBuf};
+
 use tcptrace_core::report::leaks;
 use tcptrace_core::state::{StateSet, TcpState};
 
@@ -8,6 +10,8 @@ use super::recording::one_file;
 use super::report::{Source, check_live, check_recorded, is_live};
 use super::{Terminal, Trace, WATCH_MIN_AGE_NS, filter, nothing_lingers, shown, states};
 use crate::cli;
+use crate::error::Usage;
+use crate::recorder::Place;
 
 /// Options of `leaks`.
 #[derive(Clone, Debug)]
@@ -24,6 +28,12 @@ pub(crate) struct Leaks {
     pub(crate) full_stacks: bool,
     /// One JSON object.
     pub(crate) json: bool,
+    /// Lines of stacks.
+    pub(crate) folded: bool,
+    /// A picture.
+    pub(crate) flamegraph: Option<Place>,
+    /// A profile.
+    pub(crate) pprof: Option<Place>,
     /// What is missing is a failure.
     pub(crate) strict: bool,
     /// Where the output goes.
@@ -36,6 +46,15 @@ impl Leaks {
         if states(&typed.filters.state).is_empty() {
             typed.filters.state = vec![StateSet::of(&[TcpState::CloseWait])];
         }
+        let to_stdout = |out: &Option<PathBuf>| out.as_deref() == Some(Path::new("-"));
+        if to_stdout(&typed.flamegraph) && to_stdout(&typed.pprof) {
+            return Err(Usage::new(
+                "two documents do not go to one standard output",
+                "give a file to --flamegraph or --pprof",
+            )
+            .into());
+        }
+        let place = |path: PathBuf| one_file(path, typed.force);
         let min_age_ns = *typed.filters.min_age.get_or_insert(WATCH_MIN_AGE_NS);
         Ok(Leaks {
             question: leaks::Question {
@@ -46,6 +65,9 @@ impl Leaks {
             growing: typed.growing,
             full_stacks: typed.full_stacks || terminal.verbose > 0,
             json: typed.json,
+            folded: typed.folded,
+            flamegraph: typed.flamegraph.clone().map(place),
+            pprof: typed.pprof.clone().map(place),
             strict: typed.excerpt.strict,
             terminal,
             source: match is_live(&typed.files) {
