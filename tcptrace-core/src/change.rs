@@ -1,7 +1,10 @@
 //! What the tracker tells its sinks.
 
+use std::sync::Arc;
+
 use crate::cause::Cause;
 use crate::owner::Owner;
+use crate::stack::Stack;
 use crate::state::TcpState;
 use crate::time::{Age, Mono};
 use crate::tuple::{ConnId, Role, Tuple};
@@ -68,4 +71,8 @@ pub struct View {
     pub keepalive: Option<bool>,
     /// What the evidence says.
     pub verdict: Option<Verdict>,
+    /// Where it was connected or accepted.
+    pub acquired_at: Option<Arc<Stack>>,
+    /// Where its end was read.
+    pub eof_at: Option<Arc<Stack>>,
 }

@@ -184,6 +184,8 @@ pub fn view(
         send_q: queues.then_some(s.send_q),
         keepalive: keepalive(s),
         verdict: verdict(s.state, evidence),
+        acquired_at: None,
+        eof_at: None,
     }
 }
 

@@ -9,6 +9,7 @@ use tcptrace_core::filter::Filter;
 use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder};
 use tcptrace_core::recording::Session;
+use tcptrace_core::stack::{Point, Seen, StackId};
 use tcptrace_core::state::{ALL, StateSet, TcpState};
 use tcptrace_core::time::Mono;
 use tcptrace_core::tracker::{Minisockets, Options, Tracker};
@@ -117,6 +118,7 @@ enum Step {
     Tick,
     Holders(u64, u32),
     Overflow(u64, Tuple, u32),
+    Seen(u64, Point, u32),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -128,7 +130,17 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Tick),
         1 => (1u64..6, 0u32..3).prop_map(|(cookie, n)| Step::Holders(cookie, n)),
         1 => (1u64..6, tuple(), any::<u32>()).prop_map(|(cookie, at, n)| Step::Overflow(cookie, at, n)),
+        4 => (1u64..6, point(), 0u32..3).prop_map(|(cookie, point, n)| Step::Seen(cookie, point, n)),
     ]
+}
+
+fn point() -> impl Strategy<Value = Point> {
+    prop::sample::select(vec![
+        Point::Connect,
+        Point::Accept,
+        Point::Eof,
+        Point::Close,
+    ])
 }
 
 fn inputs(steps: &[(Step, u64)]) -> Vec<Input> {
@@ -153,6 +165,14 @@ fn inputs(steps: &[(Step, u64)]) -> Vec<Input> {
                 hidden: 0,
             }),
             Step::Tick => Input::Tick(now),
+            Step::Seen(cookie, point, stack) => Input::Stack(Seen {
+                at: now.minus(3_000_000),
+                cookie,
+                point,
+                pid: 7,
+                tid: 8,
+                stack: StackId(stack),
+            }),
             Step::Overflow(cookie, tuple, dropped) => Input::Overflow(Overflow {
                 at: now,
                 first: now,
@@ -220,6 +240,16 @@ proptest! {
             prop_assert!(transitions_left(line.state) <= line.left, "{line:?}");
             prop_assert_eq!(line.oldest_open.is_some(), line.open > 0, "{:?}", line);
         }
+        for (stack, ledger) in tracker.ledgers() {
+            let otherwise: u64 = ledger.otherwise.values().sum();
+            let balance = ledger.open + ledger.closed + otherwise;
+            prop_assert_eq!(ledger.acquired, balance, "{:?} {:?}", stack, ledger);
+            prop_assert_eq!(ledger.held.len(), ledger.closed);
+            prop_assert!(ledger.places.values().sum::<u64>() <= ledger.closed);
+        }
+        tracker.apply(&Input::End(tracker.now()), &mut changes);
+        let outstanding = tracker.outstanding().filter(|o| o.acquired.is_some()).count();
+        prop_assert!(outstanding as u64 <= tracker.ledgers().map(|(_, l)| l.acquired).sum());
     }
 
     #[test]

@@ -15,10 +15,12 @@ use tcptrace_core::tuple::Role;
 use crate::examples;
 
 mod export;
+mod leaks;
 mod past;
 mod recording;
 
 pub(crate) use export::{Export, Format};
+pub(crate) use leaks::Leaks;
 pub(crate) use past::{Diff, Excerpt, Replay, Report, Speed};
 pub(crate) use recording::{Record, Rotation};
 
@@ -79,6 +81,9 @@ pub(crate) enum Command {
     /// Print how long sockets stayed in each state, how many were open when, and whose; of a
     /// recording, or live
     Report(Report),
+    /// Print which sockets nobody closes, where in the code they were acquired, and where others are
+    /// closed; of a recording, or live
+    Leaks(Leaks),
     /// Print what lingers in one recording and did not in another
     Diff(Diff),
     /// Write what was recorded in the formats of other programs; needs no privileges
@@ -145,6 +150,9 @@ pub(crate) struct Told {
     /// Print JSON lines
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print under each stuck socket where in the code it was acquired, as far as that was seen
+    #[arg(long)]
+    pub(crate) stack: bool,
     /// Cut no line at the width of the terminal, and show container and command line
     #[arg(short, long)]
     pub(crate) wide: bool,
@@ -167,6 +175,32 @@ pub(crate) struct Tracing {
     /// Take field offsets from this BTF instead of the kernel's own
     #[arg(long, value_name = "FILE")]
     pub(crate) btf: Option<PathBuf>,
+    /// How to find the functions that called: auto: as each program allows, fp: by frame pointers,
+    /// dwarf: by what describes the code, none: take no stacks [default: auto for leaks, watch
+    /// --stack, and record without --state; else none]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) stacks: Option<StackMode>,
+    /// Take no more stacks than these per second
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) stack_rate: u32,
+}
+
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StackMode {
+    /// As each program allows.
+    Auto,
+    /// By frame pointers.
+    Fp,
+    /// By what describes the code.
+    Dwarf,
+    /// No stacks are taken.
+    None,
 }
 
 /// Options of `snapshot`.

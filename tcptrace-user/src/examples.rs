@@ -8,6 +8,7 @@ EXAMPLES
                                               connections that the application forgot to close
   tcptrace snapshot --summary                 how many sockets are in which state
   tcptrace snapshot -s close_wait --by comm   who has most of them
+  sudo tcptrace leaks -d 60s                  where in the code they were acquired
   sudo tcptrace record -O night.rec           the same for later; `tcptrace report night.rec`
   sudo tcptrace doctor                        can it run here, and how well";
 
@@ -85,6 +86,24 @@ EXAMPLES
       four minutes of a rotation, for a program
   sudo tcptrace report -d 60s --record now.rec
       of this machine, for a minute; the same report can be had from now.rec again";
+
+/// Of `leaks`.
+pub(crate) const LEAKS: &str = "\
+READING IT
+  growing +38/min     the group has become greater from the start over the middle to the end
+  acquired at         where the thread was that connected; the innermost function is the first
+  usually closed at   where others that were acquired at the same place were closed
+  ~                   an estimate: an inferred owner, an age, or a line of Python that was read later
+
+EXAMPLES
+  sudo tcptrace leaks -d 60s
+      sockets in CLOSE_WAIT, where they were acquired, and where others like them are closed
+  sudo tcptrace leaks -p 4711 --min-age 30s --full-stacks --record leak.rec
+      of one process, and in a file, for other questions
+  tcptrace leaks leak.rec --by peer --growing
+      grouped by peer, and only what grows
+  tcptrace leaks /var/log/tcp.rec.* --from 02:41:00 --state close_wait,fin_wait2 --json
+      of a rotation, for a program";
 
 /// Of `diff`.
 pub(crate) const DIFF: &str = "\

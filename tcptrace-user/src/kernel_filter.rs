@@ -206,6 +206,8 @@ mod tests {
             send_q: None,
             keepalive: None,
             verdict: None,
+            acquired_at: None,
+            eof_at: None,
         }
     }
 

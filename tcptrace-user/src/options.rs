@@ -11,17 +11,21 @@ use tcptrace_core::report::summary::Key;
 use tcptrace_core::report::watch::TimeStyle;
 use tcptrace_core::state::{StateSet, TcpState, lingering};
 
+pub(crate) use crate::cli::StackMode;
+
 use crate::cli;
 use crate::error::Usage;
 use crate::recorder::Place;
 use crate::resolve;
 
 mod export;
+mod leaks;
 mod past;
 mod recording;
 mod report;
 
 pub(crate) use export::Export;
+pub(crate) use leaks::Leaks;
 pub(crate) use past::{Excerpt, Question, Replay};
 pub(crate) use recording::{Record, Way};
 pub(crate) use report::{Diff, Report, Source};
@@ -108,6 +112,10 @@ pub(crate) struct Trace {
     pub(crate) btf: Option<PathBuf>,
     /// Least time between two polls, ns, where nothing is attached.
     pub(crate) interval_ns: u64,
+    /// How stacks are walked, if they are taken.
+    pub(crate) stacks: StackMode,
+    /// Stacks that are taken per second, at most.
+    pub(crate) stack_rate: u32,
 }
 
 impl Trace {
@@ -132,7 +140,22 @@ impl Trace {
             hooks: typed.hooks,
             btf: typed.btf,
             interval_ns: typed.interval.unwrap_or(POLL_EVERY_NS),
+            stacks: typed.stacks.unwrap_or(StackMode::None),
+            stack_rate: typed.stack_rate,
         })
+    }
+
+    /// With stacks, unless none are wanted. What they tell is of whole lives, of which those in
+    /// TIME_WAIT and FIN_WAIT_2 that nobody asked for are no part: minisockets cost too much.
+    fn with_stacks(mut self, typed: Option<StackMode>) -> Trace {
+        use TcpState::{FinWait2, TimeWait};
+        self.stacks = typed.unwrap_or(StackMode::Auto);
+        if self.stacks != StackMode::None {
+            let lives = StateSet::all().iter();
+            let lives = lives.filter(|state| !matches!(state, FinWait2 | TimeWait));
+            self.states = lives.fold(self.states, StateSet::with);
+        }
+        self
     }
 }
 
@@ -149,24 +172,22 @@ pub(crate) struct Look {
     pub(crate) wide: bool,
     /// Transitions are printed, too.
     pub(crate) transitions: bool,
+    /// Where stuck sockets were acquired is printed, too.
+    pub(crate) stack: bool,
 }
 
 impl Look {
-    fn new(
-        terminal: Terminal,
-        timestamp: Option<cli::Timestamp>,
-        (json, wide): (bool, bool),
-        transitions: StateSet,
-    ) -> Look {
+    fn new(terminal: Terminal, told: &cli::Told, transitions: StateSet) -> Look {
         Look {
-            terminal: match wide {
+            terminal: match told.wide {
                 true => terminal.uncut(),
                 false => terminal,
             },
-            time: timestamp.map(time_style),
-            json,
-            wide,
+            time: told.timestamp.map(time_style),
+            json: told.json,
+            wide: told.wide,
             transitions: !transitions.is_empty(),
+            stack: told.stack,
         }
     }
 }
@@ -192,19 +213,26 @@ impl Watch {
             return Err(nothing_lingers(asked).into());
         }
         let transitions = transitions(typed.told.transitions, asked);
-        let look = Look::new(
-            terminal,
-            typed.told.timestamp,
-            (typed.told.json, typed.told.wide),
-            transitions,
-        );
+        let look = Look::new(terminal, &typed.told, transitions);
+        let stacks = typed.tracing.stacks;
+        if typed.told.stack && stacks == Some(StackMode::None) {
+            return Err(Usage::new(
+                "--stack prints stacks, and --stacks none takes none",
+                "leave one of them away",
+            )
+            .into());
+        }
         let begun = format!("watching {}", filter.states);
+        let trace = Trace {
+            states: filter.states.union(transitions),
+            transitions,
+            by: typed.told.by,
+            ..Trace::new(begun, look.terminal, filter, typed.duration, typed.tracing)?
+        };
         Ok(Watch {
-            trace: Trace {
-                states: filter.states.union(transitions),
-                transitions,
-                by: typed.told.by,
-                ..Trace::new(begun, look.terminal, filter, typed.duration, typed.tracing)?
+            trace: match typed.told.stack || stacks.is_some() {
+                true => trace.with_stacks(stacks),
+                false => trace,
             },
             look,
             record: typed.record.map(|path| recording::one_file(path, false)),

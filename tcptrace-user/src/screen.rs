@@ -49,6 +49,7 @@ impl Screen {
                 color: look.terminal.color,
                 wide: look.wide,
                 transitions: look.transitions,
+                stack: look.stack,
             };
             Printer::new(style, anchor)
         });

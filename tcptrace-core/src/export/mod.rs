@@ -9,6 +9,7 @@ mod jsonl;
 mod lives;
 mod pcapng;
 mod perfetto;
+mod pprof;
 
 pub use csv::Csv;
 pub use hlog::Hlog;
@@ -16,6 +17,7 @@ pub use jsonl::JsonLines;
 pub use lives::Lives;
 pub use pcapng::Pcapng;
 pub use perfetto::Perfetto;
+pub use pprof::to_pprof;
 
 use std::io;
 

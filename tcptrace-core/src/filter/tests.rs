@@ -37,6 +37,8 @@ fn view(local: &str, remote: &str) -> View {
         send_q: None,
         keepalive: None,
         verdict: None,
+        acquired_at: None,
+        eof_at: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use super::cells;
+use super::{cells, frames};
 use crate::cause::Cause;
 use crate::change::{Change, View};
 use crate::owner::Holder;
@@ -176,7 +176,17 @@ impl Serialize for Line<'_> {
         out.serialize_field("keepalive", &view.keepalive)?;
         out.serialize_field("verdict", &view.verdict.map(|v| v.name()))?;
         match self.kind {
-            Kind::Stuck => {}
+            Kind::Stuck => {
+                for (name, cut, at) in [
+                    ("acquired_at", "acquired_at_cut", &view.acquired_at),
+                    ("eof_at", "eof_at_cut", &view.eof_at),
+                ] {
+                    if let Some(stack) = at {
+                        out.serialize_field(name, &frames::objects(stack))?;
+                        out.serialize_field(cut, &stack.cut.as_deref())?;
+                    }
+                }
+            }
             Kind::Resolved(next, cause) | Kind::Transition(next, cause) => {
                 out.serialize_field("old_state", view.state.name())?;
                 out.serialize_field("new_state", next.name())?;

@@ -2,11 +2,15 @@
 
 mod cells;
 pub mod diff;
+pub mod flame;
+pub mod frames;
 pub mod full;
 pub mod full_text;
 pub mod histogram;
 pub mod html;
 pub mod json;
+pub mod leaks;
+pub mod leaks_text;
 pub mod listing;
 pub mod series;
 pub mod snapshot;

@@ -2,8 +2,8 @@
 
 use jiff::tz::TimeZone;
 
-use super::cells;
 use super::table::{Align, Column, Table, cut};
+use super::{cells, frames};
 use crate::cause::Cause;
 use crate::change::{Change, View};
 use crate::state::TcpState;
@@ -36,6 +36,8 @@ pub struct Style {
     pub wide: bool,
     /// The table is one of transitions; stuck sockets are sentences in it.
     pub transitions: bool,
+    /// Under stuck sockets stands where they were acquired.
+    pub stack: bool,
 }
 
 /// Prints changes. Lines have no newline at their end.
@@ -71,8 +73,22 @@ impl Printer {
         self.paint(self.table.header(), BOLD)
     }
 
-    /// The line of a change.
+    /// The line of a change, and those of a stack under it.
     pub fn line(&self, change: &Change) -> String {
+        let mut text = self.first_line(change);
+        if let (Change::Stuck(view), true) = (change, self.style.stack) {
+            for line in stacks(view) {
+                text.push('\n');
+                match self.style.width {
+                    Some(wide) => text.push_str(&cut(&line, wide)),
+                    None => text.push_str(&line),
+                }
+            }
+        }
+        text
+    }
+
+    fn first_line(&self, change: &Change) -> String {
         match change {
             Change::Stuck(view) if self.style.transitions => self.sentence(
                 view,
@@ -165,6 +181,19 @@ impl Printer {
             (_, Err(_)) => "?".to_owned(),
         })
     }
+}
+
+/// Where a socket was acquired, and where its end was read, as far as that was seen.
+fn stacks(view: &View) -> Vec<String> {
+    let acquired = view.acquired_at.as_ref().map(|at| ("acquired at", at));
+    let eof = view.eof_at.as_ref().map(|at| ("EOF read at", at));
+    let stacks = acquired.into_iter().chain(eof);
+    let lines = stacks.flat_map(|(what, at)| {
+        let frames = frames::lines(at, frames::SHOWN).into_iter();
+        let frames = frames.map(|line| format!("            {line}"));
+        std::iter::once(format!("        {what}")).chain(frames)
+    });
+    lines.collect()
 }
 
 /// An SGR code; empty: as the terminal is.

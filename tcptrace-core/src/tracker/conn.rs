@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::stacks::Stacks;
 use crate::cause::Cause;
 use crate::change::View;
 use crate::infer;
@@ -241,6 +242,7 @@ impl Conn {
             None => queues.map(|f| f.inode != 0),
         };
         let recv_q = queues.map(|f| f.recv_q);
+        let [acquired, eof] = world.stacks.of(cookie);
         let evidence = Evidence {
             unaccepted: self.role == Some(Role::Unaccepted),
             mini: self.mini,
@@ -264,6 +266,8 @@ impl Conn {
             send_q: queues.map(|f| f.send_q).filter(|_| !self.mini),
             keepalive: facts.and_then(|f| f.keepalive),
             verdict: verdict::verdict(self.state, evidence),
+            acquired_at: world.stacks.named(acquired),
+            eof_at: world.stacks.named(eof),
         }
     }
 
@@ -304,13 +308,14 @@ impl Conn {
 }
 
 /// What is known beside the connections.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) listeners: BTreeMap<(Option<u32>, u16), Vec<Listener>>,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) fin_timeouts: BTreeMap<u32, u64>,
     /// In the order in which they came, each once.
     pub(super) notes: Vec<Arc<str>>,
+    pub(super) stacks: Stacks,
 }
 
 /// More notes than this say nothing more.
@@ -336,6 +341,7 @@ impl World {
         notes
             .chain(timeouts)
             .chain(processes.map(Definition::Process))
+            .chain(self.stacks.definitions())
             .collect()
     }
 

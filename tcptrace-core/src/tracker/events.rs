@@ -1,8 +1,9 @@
 //! What kernel events do to connections.
 
-use tcptrace_common::event::{STATE_DEAD, STATE_LAST_FPUT, STATE_NO_SOCKET};
+use tcptrace_common::event::{STATE_DEAD, STATE_EXITING, STATE_LAST_FPUT, STATE_NO_SOCKET};
 
 use super::conn::{Acquired, Birth, Conn, Entered, Listener};
+use super::stacks::Released;
 use super::{Minisockets, Tracker};
 use crate::cause::{self, Cause};
 use crate::change::Change;
@@ -139,6 +140,16 @@ impl Tracker {
             self.resync(cookie, &mut conn, event.at, change.old, changes);
         }
         let cause = cause::of_change(change);
+        let released = match change.flags & STATE_EXITING != 0 {
+            true => Released::Exited,
+            false => Released::Closed,
+        };
+        if matches!(
+            cause,
+            Cause::Close | Cause::Exit | Cause::ResetSent | Cause::Shutdown
+        ) {
+            self.world.stacks.released(cookie, event.at, released);
+        }
         if matches!(cause, Cause::Close | Cause::Exit | Cause::ResetSent) {
             conn.released(change.actor);
         } else if cause == Cause::Shutdown && conn.acquired.is_none() {

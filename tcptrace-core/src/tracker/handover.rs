@@ -17,6 +17,7 @@ impl Tracker {
         self.stats = Stats::default();
         self.lost_before = self.loss;
         self.overflows.restart();
+        self.world.stacks.restart();
         (self.reconciled, self.anomalies, self.no_port) = (0, 0, 0);
         let mut due = Vec::new();
         #[expect(

@@ -35,7 +35,7 @@ use due::Due;
 use overflow::Overflows;
 use parted::Parted;
 use polled::LastDump;
-use stacks::Stacks;
+pub use stacks::{Ledger, Outstanding};
 use stats::Stats;
 use sweep::SweepState;
 
@@ -113,7 +113,6 @@ pub struct Tracker {
     /// Connects that found no free local port.
     no_port: u64,
     stats: Stats,
-    stacks: Stacks,
 }
 
 /// A connection that is to be shown, and what the agent should look up before.
@@ -155,7 +154,6 @@ impl Tracker {
             anomalies: 0,
             no_port: 0,
             stats: Stats::default(),
-            stacks: Stacks::default(),
         }
     }
 
@@ -195,6 +193,11 @@ impl Tracker {
                 self.bury(*at, changes);
                 self.show_due(*at, changes);
                 self.show_overflows(*at, changes);
+                // Nothing comes after the end.
+                self.settle_stacks(match input {
+                    Input::End(_) => Mono(u64::MAX),
+                    _ => *at,
+                });
             }
             Input::Socket(socket) => {
                 self.advance(socket.at);
@@ -207,7 +210,9 @@ impl Tracker {
             }
             Input::Stack(seen) => {
                 self.advance(seen.at);
-                self.stacks.seen(seen);
+                let followed = self.conns.contains_key(&seen.cookie);
+                self.world.stacks.seen(seen, self.now, followed);
+                self.settle_stacks(self.now);
             }
             Input::Define(definition) => self.define(definition),
         }
@@ -216,6 +221,11 @@ impl Tracker {
     /// The time of the latest input.
     pub fn now(&self) -> Mono {
         self.now
+    }
+
+    /// The states whose sockets are shown.
+    pub fn watched(&self) -> StateSet {
+        self.options.filter.states
     }
 
     /// What was lost so far.
@@ -302,7 +312,7 @@ impl Tracker {
             Definition::FinTimeout { netns, ns } => {
                 self.world.fin_timeouts.insert(*netns, *ns);
             }
-            Definition::Stack(stack) => self.stacks.define(stack),
+            Definition::Stack(stack) => self.world.stacks.define(stack),
             Definition::Note(note) => self.world.note(note),
         }
     }
@@ -324,6 +334,12 @@ impl Tracker {
         }
     }
 
+    fn settle_stacks(&mut self, now: Mono) {
+        let conns = &self.conns;
+        let followed = |cookie| conns.contains_key(&cookie);
+        self.world.stacks.settle(now, followed);
+    }
+
     /// The connection left its last state.
     fn end(
         &mut self,
@@ -338,6 +354,7 @@ impl Tracker {
         };
         self.sweep.removed(cookie);
         self.parted.ended(cookie);
+        self.world.stacks.ended(cookie, at, cause);
         self.leave(cookie, &mut conn, at, next, cause, changes);
         if conn.fd_open {
             conn.state = TcpState::Close;
@@ -508,6 +525,12 @@ impl Tracker {
 
     /// Every connection in a watched state, as it is now, in the order of their cookies.
     fn open_views(&self) -> Vec<(View, bool)> {
+        let open = self.open_keys().into_iter();
+        open.map(|(_, view, found)| (view, found)).collect()
+    }
+
+    /// The same with their keys.
+    fn open_keys(&self) -> Vec<(u64, View, bool)> {
         let mut cookies: Vec<u64> = self.conns.keys().copied().collect();
         cookies.sort_unstable();
         let mut views = Vec::new();
@@ -520,7 +543,7 @@ impl Tracker {
             }
             let view = conn.view(cookie, self.now, &self.world);
             if self.options.filter.selects(&view) {
-                views.push((view, conn.found));
+                views.push((cookie, view, conn.found));
             }
         }
         views

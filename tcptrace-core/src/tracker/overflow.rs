@@ -189,5 +189,7 @@ fn view(last: &Overflow, world: &World) -> View {
         send_q: Some(last.limit),
         keepalive: None,
         verdict: None,
+        acquired_at: None,
+        eof_at: None,
     }
 }

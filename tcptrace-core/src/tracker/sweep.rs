@@ -275,6 +275,9 @@ impl Tracker {
             }
             self.end(cookie, at, TcpState::Close, cause, changes);
         }
+        let conns = &self.conns;
+        let followed = |cookie| conns.contains_key(&cookie);
+        self.world.stacks.forget(self.now, followed);
     }
 
     /// Sockets found by a dump do not say who connected. Where a listener covers their local end

@@ -219,7 +219,7 @@ fn definition() -> impl Strategy<Value = Definition> {
     ]
 }
 
-fn stack() -> impl Strategy<Value = Stack> {
+pub(crate) fn stack() -> impl Strategy<Value = Stack> {
     let kind = prop::sample::select(vec![
         FrameKind::Native,
         FrameKind::Inlined,

@@ -1,6 +1,6 @@
 //! Files of later versions, made byte by byte as docs/format.md has it, without the encoder.
 
-use tcptrace_core::input::{Event, EventBody, Input, Loss, StateChange, Sweep};
+use tcptrace_core::input::{Event, EventBody, Input, Loss, StackLoss, StateChange, Sweep};
 use tcptrace_core::owner::{Actor, Comm};
 use tcptrace_core::recording::{Ending, Refusal};
 use tcptrace_core::state::TcpState;
@@ -57,8 +57,10 @@ fn what_a_later_minor_version_adds_is_passed() {
         item(17, &[42, 42]),
         // A kind that is not known.
         item(77, &[1, 2, 3]),
-        // Losses with a seventh total.
-        item(16, &[1, 2, 3, 4, 5, 6, 7]),
+        // Losses with a tenth total.
+        item(16, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        // Losses as they were before stacks.
+        item(16, &[2, 2, 3, 4, 5, 6]),
         // A socket in a state that is not known, its ends told in full: 1.2.3.4:1 -> 1.2.3.4:2.
         item(
             18,
@@ -90,13 +92,23 @@ fn what_a_later_minor_version_adds_is_passed() {
         read_faults: 4,
         undecodable: 5,
         mptcp: 6,
-        ..Loss::default()
+        stacks: StackLoss {
+            over_budget: 7,
+            full: 8,
+            unreadable: 9,
+        },
+    };
+    let before_stacks = Loss {
+        ring_full: 2,
+        stacks: StackLoss::default(),
+        ..loss
     };
     assert_eq!(
         read.inputs,
         [
             Input::Tick(Mono(5)),
             Input::Lost(loss),
+            Input::Lost(before_stacks),
             Input::Sweep(Sweep::Begin { at: Mono(9) }),
         ]
     );

@@ -3,7 +3,9 @@
 mod completions;
 mod diff;
 mod doctor;
+mod document;
 mod export;
+mod leaks;
 mod man;
 mod page;
 mod play;
@@ -34,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Record(typed) => record::run(&options::Record::resolve(typed, terminal)?),
         Command::Replay(typed) => replay::run(&options::Replay::resolve(typed, terminal)?),
         Command::Report(typed) => report::run(&options::Report::resolve(typed, terminal)?),
+        Command::Leaks(typed) => leaks::run(&options::Leaks::resolve(typed, terminal)?),
         Command::Diff(typed) => diff::run(&options::Diff::resolve(typed, terminal)?),
         Command::Export(typed) => export::run(&options::Export::resolve(typed, terminal)?),
         Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),

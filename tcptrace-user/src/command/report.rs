@@ -1,8 +1,6 @@
 //! `tcptrace report`: how long sockets stayed in each state, how many were open when, and whose.
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -17,11 +15,12 @@ use tcptrace_core::state::StateSet;
 use tcptrace_core::time::{Mono, WallAnchor};
 use tcptrace_core::tracker::Tracker;
 
+use super::document::Document;
 use super::play::{Shown, play};
 use super::trace::{self, Recording, Traced, WRITE, cannot_write};
-use crate::options::{self, Source, Terminal};
+use crate::options::{self, Source};
 use crate::pipeline::{Recorded, Sink};
-use crate::recorder::{self, Place, Progress};
+use crate::recorder::Progress;
 use crate::source::replay;
 
 /// Runs `tcptrace report`.
@@ -38,10 +37,13 @@ pub(crate) fn run(options: &options::Report) -> anyhow::Result<ExitCode> {
     };
     let documents = html.is_some() || svg.is_some();
     if let Some(document) = html {
-        document.save(&html::to_html(&report, options.top), &options.terminal)?;
+        document.save(
+            html::to_html(&report, options.top).as_bytes(),
+            &options.terminal,
+        )?;
     }
     if let Some(document) = svg {
-        document.save(&svg::to_svg(&report), &options.terminal)?;
+        document.save(svg::to_svg(&report).as_bytes(), &options.terminal)?;
     }
     if options.json {
         super::print_json(&ReportLine::new(&report))?;
@@ -60,37 +62,6 @@ pub(crate) fn run(options: &options::Report) -> anyhow::Result<ExitCode> {
             options.strict,
             report.summary.completeness.complete(),
         )),
-    }
-}
-
-/// A document that is to be written.
-struct Document<'a> {
-    place: &'a Place,
-    file: File,
-}
-
-impl Document<'_> {
-    fn open(place: &Place) -> anyhow::Result<Document<'_>> {
-        let file = recorder::output(place)?;
-        Ok(Document { place, file })
-    }
-
-    fn save(mut self, text: &str, terminal: &Terminal) -> anyhow::Result<()> {
-        let name = self.place.path.display();
-        let mut written = self.file.write_all(text.as_bytes());
-        let is_file = self.place.path != Path::new("-");
-        if is_file {
-            written = written.and_then(|()| self.file.sync_data());
-            if written.is_err() {
-                // Rather none of it than a part.
-                let _ = self.file.set_len(0);
-            }
-        }
-        written.with_context(|| format!("cannot write {name}"))?;
-        if is_file {
-            terminal.notice(&format!("wrote {name}"));
-        }
-        Ok(())
     }
 }
 

@@ -217,14 +217,9 @@ impl Replay {
                 },
                 ..Excerpt::resolve(typed.excerpt)
             },
+            look: Look::new(terminal, &typed.told, transitions),
             question: Question::resolve(typed.filters, typed.told.transitions, typed.told.by)?,
             conn: typed.conn,
-            look: Look::new(
-                terminal,
-                typed.told.timestamp,
-                (typed.told.json, typed.told.wide),
-                transitions,
-            ),
         })
     }
 }

@@ -90,14 +90,20 @@ impl Record {
             (Some(_), None) => "armed: SIGUSR1 triggers".to_owned(),
             (Some(_), Some(condition)) => format!("armed: '{condition}' and SIGUSR1 trigger"),
         };
+        let stacks = typed.tracing.stacks;
         let place = Place {
             numbered: numbered.then_some(typed.keep),
             ..one_file(path, typed.force)
         };
+        let trace = Trace {
+            states: traced,
+            ..Trace::new(begun, terminal, filter, typed.duration, typed.tracing)?
+        };
         Ok(Record {
-            trace: Trace {
-                states: traced,
-                ..Trace::new(begun, terminal, filter, typed.duration, typed.tracing)?
+            // Who asks for some states wants it cheap.
+            trace: match asked.is_empty() || stacks.is_some() {
+                true => trace.with_stacks(stacks),
+                false => trace,
             },
             way: match typed.ring {
                 None => Way::Files(place, rotate),

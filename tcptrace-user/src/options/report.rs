@@ -88,7 +88,7 @@ impl Report {
             svg: typed.svg.clone().map(place),
             strict: typed.excerpt.strict,
             terminal,
-            source: match typed.files.is_empty() || typed.files == [Path::new("live")] {
+            source: match is_live(&typed.files) {
                 true => live(typed, hist, terminal)?,
                 false => recorded(typed, hist)?,
             },
@@ -96,22 +96,52 @@ impl Report {
     }
 }
 
-fn recorded(typed: cli::Report, hist: StateSet) -> Result<Source, Usage> {
-    let tracing = &typed.tracing;
+/// Refuses options that make sense live only.
+pub(super) fn check_recorded(
+    duration: Option<u64>,
+    record: Option<&Path>,
+    tracing: &cli::Tracing,
+) -> Result<(), Usage> {
     let live_only = [
-        ("--duration", typed.duration.is_some()),
-        ("--record", typed.record.is_some()),
+        ("--duration", duration.is_some()),
+        ("--record", record.is_some()),
         ("--ring-size", tracing.ring_size.is_some()),
         ("--hooks", !tracing.hooks.is_empty()),
         ("--interval", tracing.interval.is_some()),
         ("--btf", tracing.btf.is_some()),
+        ("--stacks", tracing.stacks.is_some()),
     ];
-    if let Some((option, _)) = live_only.into_iter().find(|(_, given)| *given) {
-        return Err(Usage::new(
+    match live_only.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => Err(Usage::new(
             format!("{option} is for a live report, and this one is of a recording"),
             format!("leave {option} away, or the files"),
-        ));
+        )),
     }
+}
+
+/// Refuses options that make sense for a recording only.
+pub(super) fn check_live(excerpt: &cli::Excerpt) -> Result<(), Usage> {
+    let recorded_only = [
+        ("--from", excerpt.from.is_some()),
+        ("--to", excerpt.to.is_some()),
+    ];
+    match recorded_only.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => Err(Usage::new(
+            format!("{option} is for a report of a recording, and this one is live"),
+            "give a recording, or -d",
+        )),
+    }
+}
+
+/// Whether this machine was asked for.
+pub(super) fn is_live(files: &[PathBuf]) -> bool {
+    files.is_empty() || files == [Path::new("live")]
+}
+
+fn recorded(typed: cli::Report, hist: StateSet) -> Result<Source, Usage> {
+    check_recorded(typed.duration, typed.record.as_deref(), &typed.tracing)?;
     Ok(Source::Files {
         files: files(typed.files)?,
         excerpt: Excerpt::resolve(typed.excerpt),
@@ -120,18 +150,7 @@ fn recorded(typed: cli::Report, hist: StateSet) -> Result<Source, Usage> {
 }
 
 fn live(typed: cli::Report, hist: StateSet, terminal: Terminal) -> anyhow::Result<Source> {
-    let excerpt = &typed.excerpt;
-    let recorded_only = [
-        ("--from", excerpt.from.is_some()),
-        ("--to", excerpt.to.is_some()),
-    ];
-    if let Some((option, _)) = recorded_only.into_iter().find(|(_, given)| *given) {
-        return Err(Usage::new(
-            format!("{option} is for a report of a recording, and this one is live"),
-            "give a recording, or -d",
-        )
-        .into());
-    }
+    check_live(&typed.excerpt)?;
     let asked = states(&typed.filters.state);
     let mut filter = filter(typed.filters, WATCH_MIN_AGE_NS)?;
     filter.states = shown(asked).union(hist);
@@ -139,10 +158,15 @@ fn live(typed: cli::Report, hist: StateSet, terminal: Terminal) -> anyhow::Resul
         return Err(nothing_lingers(asked).into());
     }
     let begun = format!("tracing {} for a report", filter.states);
+    let stacks = typed.tracing.stacks;
+    let trace = Trace {
+        by: typed.by,
+        ..Trace::new(begun, terminal, filter, typed.duration, typed.tracing)?
+    };
     Ok(Source::Live {
-        trace: Box::new(Trace {
-            by: typed.by,
-            ..Trace::new(begun, terminal, filter, typed.duration, typed.tracing)?
+        trace: Box::new(match stacks.is_some() {
+            true => trace.with_stacks(stacks),
+            false => trace,
         }),
         record: typed.record.map(|path| one_file(path, false)),
     })

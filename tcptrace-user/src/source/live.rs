@@ -208,6 +208,9 @@ impl Live {
         for holders in pipeline.tracker().holders() {
             pipeline.feed(&Input::Define(holders));
         }
+        for seen in pipeline.tracker().threads_seen() {
+            pipeline.feed(&seen);
+        }
     }
 
     /// Takes what is left. When that is done, nothing follows.

@@ -36,6 +36,8 @@ fn view() -> View {
         send_q: None,
         keepalive: None,
         verdict: Some(Verdict::CloseNotifyUnread),
+        acquired_at: None,
+        eof_at: None,
     }
 }
 
