@@ -27,7 +27,7 @@ mod report;
 pub(crate) use export::Export;
 pub(crate) use leaks::Leaks;
 pub(crate) use past::{Excerpt, Question, Replay};
-pub(crate) use recording::{Record, Way};
+pub(crate) use recording::{Record, Way, sudo_owner};
 pub(crate) use report::{Diff, Report, Source};
 
 /// Least age of `watch`, unless told otherwise.

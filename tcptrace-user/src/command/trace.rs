@@ -192,7 +192,10 @@ async fn attached<S: Sink>(
         ..start::decoder(kernel.facts.hz, Some(kernel.kallsyms))
     };
     let stacks = match scope.config.stacks != 0 && probes.is_some() {
-        true => Some(Stacks::new(Namer::start(sudo_owner().map(|(user, _)| user)).context("cannot start the thread that names stacks")?)),
+        true => Some(Stacks::new(
+            Namer::start(sudo_owner().map(|(user, _)| user))
+                .context("cannot start the thread that names stacks")?,
+        )),
         false => None,
     };
     let mut running = Running {

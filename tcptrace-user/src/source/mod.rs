@@ -4,7 +4,7 @@ pub(crate) mod facts;
 pub(crate) mod live;
 mod newcomers;
 mod overflows;
-pub(crate) mod stacks;
 pub(crate) mod replay;
 pub(crate) mod self_check;
+pub(crate) mod stacks;
 pub(crate) mod start;
