@@ -308,9 +308,13 @@ fn a_process_that_is_looked_at_has_no_later_stacks() {
     let mut names = Names::new(DebugInfo::none());
     let mut looked = Vec::new();
     names.look(process.pid(), &mut looked);
-    let walk = walk(&looked).expect("the kernel is told");
-    let first = answers(&mut names, &process.walked(&walk));
+    let told = walk(&looked).expect("the kernel is told");
+    let record = process.walked(&told);
+    let first = answers(&mut names, &record);
     of_python(definition(&first), FrameKind::Python);
+    let exact = walk(&first).expect("it is told the start that it knows itself");
+    assert_eq!(exact.start_ns, record.head.start_ns);
+    assert_eq!(exact.threads, told.threads);
     let mut nothing = Vec::new();
     names.look(std::process::id(), &mut nothing);
     names.look(0, &mut nothing);
