@@ -31,6 +31,8 @@
 //! or `accept()` is still at that line. One whose call did not have to wait has gone on, and is some
 //! microseconds or milliseconds of Python later when somebody reads the event: its innermost line is
 //! then later in the same function, or another function. The outer frames are mostly still the same.
+//! For frames of the very moment a program in the kernel walks them: [`Interpreter::kernel_walk`] says
+//! where they are, and [`Interpreter::resolve`] names them afterwards.
 //! `docs/python.md` has the figures, the limits, and what was tried with which version.
 //!
 //! # Why not the crate `py-spy`

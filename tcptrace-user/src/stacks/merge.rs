@@ -64,10 +64,11 @@ pub(super) fn merge(trace: &Trace, python: Option<Python>) -> (Vec<Frame>, Optio
     let place = place(frames).unwrap_or(whole);
     let mut merged = natives(&frames[..place.inner]);
     merged.extend(python.frames);
-    if python.cut.is_some() {
-        return (merged, python.cut);
+    let cut = python.cut.or(cut);
+    // Where frames are missing, those behind may have been called from Python.
+    if cut.is_none() {
+        merged.extend(natives(&frames[place.outer..]));
     }
-    merged.extend(natives(&frames[place.outer..]));
     (merged, cut)
 }
 
@@ -191,13 +192,15 @@ mod tests {
         (frames.iter().map(name).collect(), cut)
     }
 
-    const STACK: [(&str, &str); 14] = [
+    /// With a trampoline of `python -X perf`.
+    const STACK: [(&str, &str); 15] = [
         ("connect", LIBC),
         ("internal_connect", SOCKET),
         ("sock_connect", SOCKET),
         ("_PyEval_EvalFrameDefault", PYTHON),
         ("?", PYTHON),
         ("_PyObject_Call", PYTHON),
+        ("py::<module>:client.py", "[anon]"),
         ("of_a_library", "/usr/lib/libother.so"),
         ("_PyEval_EvalFrameDefault.cold", PYTHON),
         ("run_mod", PYTHON),
@@ -279,7 +282,7 @@ mod tests {
             place,
             Place {
                 inner: 2,
-                outer: 11
+                outer: 12
             }
         );
         assert_eq!(super::place(&trace.frames[..2]), None);

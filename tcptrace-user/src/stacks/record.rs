@@ -1,6 +1,6 @@
 //! Records of the ring `STACKS`: checked, never trusting.
 
-use std::mem::size_of;
+use std::sync::Arc;
 
 use tcptrace_common::event::Header;
 use tcptrace_common::stack::{
@@ -11,14 +11,17 @@ use tcptrace_core::stack::Point;
 use tcptrace_stacks::{Chain, Process, Regs, Sample, Stacks, Trace};
 use zerocopy::FromBytes;
 
+/// Of each frame of Python the word that leads to the code object, and the one of the instruction.
+type Words = Vec<(u64, u64)>;
+
 /// What the kernel saw of a thread.
 pub(super) struct Record<'a> {
     pub(super) header: Header,
     pub(super) point: Point,
     pub(super) process: Process,
     pub(super) tid: u32,
-    /// The Python frames, the innermost first: what leads to the code object, and the instruction.
-    pub(super) python: Vec<(u64, u64)>,
+    /// The Python frames, the innermost first.
+    pub(super) python: Words,
     /// Whether there are more of them.
     pub(super) python_more: bool,
     native: Native<'a>,
@@ -72,7 +75,7 @@ impl<'a> Record<'a> {
     }
 
     /// The native frames.
-    pub(super) fn trace(&self, stacks: &mut Stacks) -> std::sync::Arc<Trace> {
+    pub(super) fn trace(&self, stacks: &mut Stacks) -> Arc<Trace> {
         let process = self.process;
         match &self.native {
             Native::Copy(regs, stack) => stacks.trace(&Sample {
@@ -86,7 +89,7 @@ impl<'a> Record<'a> {
 }
 
 /// The Python frames that a record starts with, and what is behind the room for them.
-fn python<'a>(head: &StackHead, bytes: &'a [u8]) -> Result<(Vec<(u64, u64)>, &'a [u8]), Malformed> {
+fn python<'a>(head: &StackHead, bytes: &'a [u8]) -> Result<(Words, &'a [u8]), Malformed> {
     let (frames, rest) =
         <[PythonFrame; PYTHON_FRAMES]>::read_from_prefix(bytes).map_err(|_| Malformed)?;
     let frames = frames.get(..head.python_len.into()).ok_or(Malformed)?;

@@ -118,8 +118,8 @@ fn records_that_are_none_are_counted() {
     assert!(!namer.take(record.as_bytes()), "it is over");
 }
 
-/// A program of Python that waits in accept().
-struct Accepts(Child);
+/// A program of Python, which ends with the test.
+struct Script(Child);
 
 const PROGRAM: &str = "
 import socket
@@ -137,25 +137,37 @@ main()
 /// The innermost is in socket.py.
 const FUNCTIONS: [&str; 3] = ["serve", "main", "<module>"];
 
-impl Accepts {
-    /// `None` where there is no Python, which is only right on a developer's machine.
-    fn start() -> Option<Accepts> {
+impl Script {
+    fn start() -> Option<Script> {
+        let child = Script::ready(PROGRAM)?;
+        child.waits_in("288 ");
+        Some(child)
+    }
+
+    /// A program that said that it is ready. `None` where there is no Python, which is only right on a
+    /// developer's machine.
+    fn ready(program: &str) -> Option<Script> {
         let mut python = Command::new("python3");
-        let child = python.args(["-c", PROGRAM]).stdout(Stdio::piped()).spawn();
+        python.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = python.args(["-c", program]).spawn();
         assert!(child.is_ok() || std::env::var_os("CI").is_none());
-        let mut child = Accepts(child.ok()?);
+        let mut child = Script(child.ok()?);
         let mut line = String::new();
         let mut said = BufReader::new(child.0.stdout.take().expect("a pipe"));
         said.read_line(&mut line).expect("text");
         assert_eq!(line, "ready\n");
-        while !child.syscall().starts_with("288 ") {
-            std::thread::sleep(Duration::from_millis(2));
-        }
         Some(child)
     }
 
     fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Waits until it is in that system call.
+    fn waits_in(&self, call: &str) {
+        while !self.syscall().starts_with(call) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn syscall(&self) -> String {
@@ -217,7 +229,7 @@ impl Accepts {
     }
 }
 
-impl Drop for Accepts {
+impl Drop for Script {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -257,7 +269,7 @@ fn walk(answers: &[Answer]) -> Option<Python> {
 
 #[test]
 fn the_first_stack_is_read_later_and_the_next_ones_are_of_the_moment() {
-    let Some(process) = Accepts::start() else {
+    let Some(process) = Script::start() else {
         return;
     };
     let mut names = Names::new(DebugInfo::none());
@@ -290,19 +302,49 @@ fn the_first_stack_is_read_later_and_the_next_ones_are_of_the_moment() {
 
 #[test]
 fn a_process_that_is_looked_at_has_no_later_stacks() {
-    let Some(process) = Accepts::start() else {
+    let Some(process) = Script::start() else {
         return;
     };
     let mut names = Names::new(DebugInfo::none());
     let mut looked = Vec::new();
     names.look(process.pid(), &mut looked);
-    let walk = walk(&looked).expect("the kernel is told");
-    let first = answers(&mut names, &process.walked(&walk));
+    let told = walk(&looked).expect("the kernel is told");
+    let record = process.walked(&told);
+    let first = answers(&mut names, &record);
     of_python(definition(&first), FrameKind::Python);
+    let exact = walk(&first).expect("it is told the start that it knows itself");
+    assert_eq!(exact.start_ns, record.head.start_ns);
+    assert_eq!(exact.threads, told.threads);
     let mut nothing = Vec::new();
     names.look(std::process::id(), &mut nothing);
     names.look(0, &mut nothing);
     assert!(nothing.is_empty());
+}
+
+#[test]
+fn the_kernel_is_told_that_a_process_executed_another_program() {
+    let program = "
+import os
+print('ready', flush=True)
+os.read(0, 1)
+os.execvp('sleep', ['sleep', '60'])
+";
+    let Some(mut process) = Script::ready(program) else {
+        return;
+    };
+    let mut names = Names::new(DebugInfo::none());
+    let mut answers = Vec::new();
+    names.look(process.pid(), &mut answers);
+    assert!(walk(&answers).is_some());
+    drop(process.0.stdin.take());
+    process.waits_in("230 ");
+    let mut chain = chain(&[]);
+    chain.head = head(KIND_CHAIN, process.pid(), POINT_CONNECT);
+    answers.clear();
+    assert!(names.record(chain.as_bytes(), &mut answers).is_ok());
+    let told =
+        |answer: &Answer| matches!(answer, Answer::NotPython { tgid } if *tgid == process.pid());
+    assert!(answers.iter().any(told), "{answers:?}");
 }
 
 #[test]
@@ -321,7 +363,7 @@ fn names_nothing() {}
 #[test]
 #[ignore = "a measurement"]
 fn measure() {
-    let process = Accepts::start().expect("a Python");
+    let process = Script::start().expect("a Python");
     let mut names = Names::new(DebugInfo::none());
     let plain = process.record();
     let walk = walk(&answers(&mut names, &plain)).expect("the kernel is told");
