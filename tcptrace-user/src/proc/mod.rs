@@ -6,3 +6,4 @@ mod process;
 
 pub(crate) use owners::{Owners, holders};
 pub(crate) use process::process;
+pub(crate) mod threads;
