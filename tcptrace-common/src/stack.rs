@@ -113,7 +113,7 @@ pub const NO_OFFSET: u16 = u16::MAX;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Python {
-    /// `group_leader->start_boottime` of the process that this was found in.
+    /// `group_leader->start_boottime` of the process that this was found in, to 10 ms.
     pub start_ns: u64,
     /// Address of the pointer to the first thread state of the main interpreter.
     pub threads: u64,

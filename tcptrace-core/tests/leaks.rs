@@ -176,7 +176,7 @@ fn a_profile_says_what_the_report_says() {
     let leaks = leaks(&inputs, By::Stack, 0);
     assert_eq!(
         to_folded(&leaks),
-        "?;fetch (srv/pool.c:12);dial: or not (srv/pool.c:12);connect (srv/pool.c:12) 2\n"
+        "?;[no stack] 1\n?;fetch (srv/pool.c:12);dial: or not (srv/pool.c:12);connect (srv/pool.c:12) 2\n"
     );
     let profile = profile(&leaks);
     let text = |id: i64| profile.texts[id as usize].as_str();

@@ -30,7 +30,7 @@ use rustix::thread::{
 use crate::kernel::capability::Capability;
 
 /// What the rest of the run takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Needs {
     /// Sockets of other network namespaces are dumped.
     pub(crate) other_netns: bool,
@@ -74,8 +74,7 @@ pub(crate) fn kept(held: &[Capability], proc_fd: bool) -> Vec<Capability> {
     let needs = Needs {
         other_netns: true,
         proc_fd,
-        new_files: false,
-        stacks: false,
+        ..Needs::default()
     };
     let needed = needs.capabilities().bits();
     let kept = held.iter().filter(|c| needed >> (**c as u8) & 1 == 1);
@@ -145,7 +144,7 @@ mod tests {
             Needs {
                 other_netns,
                 proc_fd,
-                new_files: false,
+                ..Needs::default()
             }
             .capabilities()
                 - CapabilitySet::NET_ADMIN
@@ -172,11 +171,7 @@ mod tests {
     /// Capabilities belong to threads, so that this one can lose them without harm to others.
     #[test]
     fn a_thread_that_gave_up_has_nothing_left() {
-        let needs = Needs {
-            other_netns: false,
-            proc_fd: false,
-            new_files: false,
-        };
+        let needs = Needs::default();
         let run = move || {
             give_up(needs, || true)?;
             let status = std::fs::read_to_string("/proc/thread-self/status")?;

@@ -38,10 +38,11 @@ fn refused(args: &[&str]) -> String {
     stderr
 }
 
-const VERBS: [&str; 8] = [
+const VERBS: [&str; 9] = [
     "watch",
     "record",
     "replay",
+    "leaks",
     "export",
     "snapshot",
     "doctor",
@@ -70,7 +71,9 @@ fn every_verb_has_help_with_examples() {
 
 #[test]
 fn examples_can_be_typed() {
-    for verb in ["watch", "record", "replay", "export", "snapshot", "doctor"] {
+    for verb in [
+        "watch", "record", "replay", "leaks", "export", "snapshot", "doctor",
+    ] {
         let help = stdout(&[verb, "--help"]);
         let examples = help.split_once("EXAMPLES").expect(verb).1;
         for line in examples.lines().filter(|l| l.contains("tcptrace ")) {
@@ -191,6 +194,25 @@ fn wrong_usage_says_what_and_how() {
             "does not tell that",
         ),
         (&["export", "parquet", "-"], "parquet"),
+        (&["leaks", "--by", "colour"], "is none of these"),
+        (&["leaks", "--json", "--folded"], "cannot be used with"),
+        (
+            &["leaks", "--flamegraph", "-", "--pprof", "-"],
+            "two documents",
+        ),
+        (&["leaks", "-s", "listen"], "nothing lingers in listen"),
+        (&["leaks", "x.rec", "-d", "1s"], "--duration is for a live"),
+        (
+            &["leaks", "x.rec", "--stacks", "fp"],
+            "--stacks is for a live",
+        ),
+        (&["leaks", "--from", "1s"], "and this one is live"),
+        (
+            &["watch", "--stack", "--stacks", "none"],
+            "--stack prints stacks",
+        ),
+        (&["watch", "--stacks", "lbr"], "auto, fp, dwarf, none"),
+        (&["record", "--stack-rate", "0"], "0 is not in 1"),
         (&["watch", "-4", "-6"], "cannot be used with"),
         (&["watch", "-p", "0"], "a number from 1 on"),
         (&["watch", "-p", "python3"], "for a name use --comm"),
@@ -259,6 +281,7 @@ fn every_verb_has_a_manual_page() {
         &["man", "watch"],
         &["man", "record"],
         &["man", "replay"],
+        &["man", "leaks"],
         &["man", "export"],
         &["man", "snapshot"],
         &["man", "doctor"],

@@ -132,6 +132,43 @@ fn exports_in_binary_stay_what_they_are() {
     }
 }
 
+/// What is asked of the recording with stacks.
+const LEAKS: [(&str, &str, &[&str]); 7] = [
+    ("leaks.txt", "leaks", &[]),
+    ("leaks.json", "leaks", &["--json"]),
+    ("leaks.folded", "leaks", &["--folded"]),
+    ("leaks.svg", "leaks", &["--flamegraph", "-"]),
+    (
+        "leaks.pid.txt",
+        "leaks",
+        &["--by", "pid", "--top", "1", "--from", "2s", "--to", "12s"],
+    ),
+    (
+        "leaks.growing.txt",
+        "leaks",
+        &[
+            "--by",
+            "peer",
+            "--growing",
+            "--min-age",
+            "0",
+            "-s",
+            "cw,last_ack",
+        ],
+    ),
+    ("stack.txt", "replay", &["--stack", "-T=rel"]),
+];
+
+#[test]
+fn leaks_are_told_as_ever() {
+    let file = directory().join("stacks-1.2.rec");
+    let text = file.to_str().expect("UTF-8");
+    for (answer, verb, question) in LEAKS {
+        let asked = [&[verb, "--strict", text], question].concat();
+        check(&file.with_extension(answer), &asked);
+    }
+}
+
 #[test]
 fn lives_are_told_as_ever() {
     for (name, answer, question) in LIVES {

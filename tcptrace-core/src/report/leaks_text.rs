@@ -60,9 +60,11 @@ impl Page {
         self.words(0, &format!("LEAKS of {span}, {from} to {to}"));
         let states: Vec<String> = leaks.states.iter().map(|s| s.to_string()).collect();
         let states = states.join(", ");
-        let least = duration_text(leaks.question.min_age_ns);
-        let total = sockets(leaks.total);
-        self.words(0, &format!("{total} in {states} for {least} or longer"));
+        let least = match leaks.question.min_age_ns {
+            0 => String::new(),
+            ns => format!(" for {} or longer", duration_text(ns)),
+        };
+        self.words(0, &format!("{} in {states}{least}", sockets(leaks.total)));
         for (number, group) in leaks.groups.iter().take(top).enumerate() {
             self.lines.push(String::new());
             self.group(number + 1, group, leaks);
@@ -107,14 +109,13 @@ impl Page {
             let why = "no stack: acquired before the trace began, or not taken";
             self.words(4, why);
         }
-        let many = group.acquired.len() > 1;
         for acquired in group.acquired.iter().take(PLACES) {
             let by = match acquired.point {
                 Point::Accept => "accepted at",
                 _ => "acquired at",
             };
-            let some = some_of(acquired.count, group.count).filter(|_| many);
-            self.place(by, some.as_deref().unwrap_or_default(), &acquired.at);
+            let some = some_of(acquired.count, group.count).unwrap_or_default();
+            self.place(by, &some, &acquired.at);
             self.fate(acquired);
         }
         self.more(group.acquired.len(), "places");

@@ -116,6 +116,9 @@ pub struct Completeness {
     pub mptcp: u64,
     /// Durations that are not exact.
     pub estimated: u64,
+    /// Stacks that were wanted and not taken, or found no room.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stacks_not_taken: u64,
     /// All sockets were looked at every so many ns, and what was shorter was not seen; `None`:
     /// events told.
     pub polled_ns: Option<u64>,
@@ -123,6 +126,10 @@ pub struct Completeness {
     pub mode: String,
     /// What else a reader has to know.
     pub notes: Vec<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Completeness {

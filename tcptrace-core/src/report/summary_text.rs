@@ -101,6 +101,7 @@ pub fn completeness(c: &Completeness) -> String {
     let aside = [
         (c.estimated, "estimated durations (~)"),
         (c.mptcp, "MPTCP events left out"),
+        (c.stacks_not_taken, "stacks not taken"),
     ];
     for (n, what) in aside.into_iter().filter(|(n, _)| *n > 0) {
         text.push_str(&format!("; {what}: {n}"));

@@ -1,7 +1,10 @@
 //! How many connections are in which state right now, without a look at each of them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Tracker;
 use super::conn::Conn;
+use crate::change::View;
 use crate::condition::{Condition, Numbers};
 use crate::state::{ALL, TcpState};
 use crate::time::{Age, Mono};
@@ -55,6 +58,16 @@ impl Tracker {
     /// and draws it up only where the filter asks for its owner.
     pub fn census(&self) -> Census {
         self.census_at(self.now)
+    }
+
+    /// The connections of the sockets with these inodes, as far as a dump showed them.
+    pub fn by_inodes(&self, inodes: &BTreeSet<u32>) -> BTreeMap<u32, View> {
+        let inode = |conn: &Conn| conn.facts.as_deref().map(|facts| facts.inode);
+        let found = self.conns.iter().filter_map(|(cookie, conn)| {
+            let inode = inode(conn).filter(|inode| inodes.contains(inode))?;
+            Some((inode, conn.view(*cookie, self.now, &self.world)))
+        });
+        found.collect()
     }
 
     /// What this condition is about, at `now`, to which time may not have come here yet.

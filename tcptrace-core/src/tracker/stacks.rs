@@ -216,7 +216,6 @@ impl Stacks {
     /// Counts from here on, with those that are there.
     pub(super) fn restart(&mut self) {
         self.ledgers.clear();
-        #[expect(clippy::iter_over_hash_type, reason = "each is counted by itself")]
         for kept in self.kept.values_mut().filter(|kept| !kept.settled) {
             if std::mem::take(&mut kept.counted) {
                 count(kept, &mut self.ledgers);

@@ -191,6 +191,7 @@ impl Tracker {
             unread_bytes: 0,
             gaps: 0,
             estimated,
+            stacks_not_taken: loss.stacks.total().saturating_add(self.stacks_refused()),
             polled_ns: self.options.polled_ns,
             mode: self.options.mode.clone(),
             notes: self.world.notes.iter().map(|n| n.to_string()).collect(),

@@ -15,6 +15,9 @@ use crate::user;
 /// Thread states that are looked at: the newest come first.
 const THREADS: usize = 64;
 
+/// What /proc says of a process' start is rounded down to this.
+const STAT_GRAIN_NS: u64 = 10_000_000;
+
 /// Fills in the frames of the thread, if its process is known to run Python.
 #[inline(always)]
 pub(crate) fn frames(
@@ -26,7 +29,7 @@ pub(crate) fn frames(
     let Some(python) = (unsafe { PYTHONS.get(head.tgid) }) else {
         return;
     };
-    if python.start_ns != head.start_ns {
+    if python.start_ns / STAT_GRAIN_NS != head.start_ns / STAT_GRAIN_NS {
         return;
     }
     let Some(thread) = thread_of(python, Probed.read(task, offset!(task_fsbase))) else {

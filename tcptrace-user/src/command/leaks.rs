@@ -119,8 +119,10 @@ fn make(options: &options::Leaks) -> anyhow::Result<Option<Made>> {
             Ok(traced.map(|traced| {
                 let completeness = traced.tracker.summary().completeness;
                 let samples = traced.sink.samples;
+                let mut leaks = Leaks::new(&traced.tracker, samples, completeness, at);
+                super::now::tell(&mut leaks, options.top, &traced.tracker);
                 Made {
-                    leaks: Leaks::new(&traced.tracker, samples, completeness, at),
+                    leaks,
                     recorded: traced.recorded,
                 }
             }))

@@ -7,6 +7,7 @@ mod document;
 mod export;
 mod leaks;
 mod man;
+mod now;
 mod page;
 mod play;
 mod record;

@@ -3,6 +3,7 @@
 mod container;
 mod owners;
 mod process;
+pub(crate) mod threads;
 
 pub(crate) use owners::{Owners, holders};
-pub(crate) use process::{Program, process, program};
+pub(crate) use process::{Program, pids, process, program};

@@ -1,12 +1,18 @@
 //! Who a process is: name, arguments, cgroup, container.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::sync::Arc;
 
 use tcptrace_core::owner::{Comm, Process};
 
 use super::container::container;
+
+/// Every process that /proc shows.
+pub(crate) fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
 
 /// Bytes of the arguments that are kept.
 const CMDLINE: u64 = 4 * 1024;

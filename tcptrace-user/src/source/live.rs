@@ -156,6 +156,9 @@ impl Live {
 
     /// Lists every socket that is already there.
     pub(crate) fn bootstrap<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
+        if let Some(stacks) = &mut self.stacks {
+            proc::pids().for_each(|pid| stacks.look(pid));
+        }
         self.sweep(pipeline);
         let now = clock::mono();
         self.facts(pipeline, now, true);

@@ -1,12 +1,14 @@
 //! What the lines look like.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::owner::{Comm, Holder, Owner};
 use crate::report::table::width;
+use crate::stack::{Frame, Stack, StackId};
 use crate::time::Age;
 use crate::tuple::{ConnId, Role, Tuple};
 
@@ -263,6 +265,15 @@ proptest! {
         let mut view = view();
         let comm = Comm::from_bytes(&comm);
         let holder = Holder { pid: 1, fd, comm };
+        view.acquired_at = Some(Arc::new(Stack {
+            id: StackId(1),
+            frames: [Frame {
+                function: Some(cmdline.as_str().into()),
+                ..Frame::default()
+            }]
+            .into(),
+            cut: Some(cmdline.as_str().into()),
+        }));
         view.owner = Owner {
             pid: Some(u32::MAX),
             comm: Some(comm),
@@ -278,6 +289,7 @@ proptest! {
             time: timed.then_some(TimeStyle::Utc),
             wide,
             transitions,
+            stack: true,
             color: false,
         };
         let printer = Printer::new(style, WallAnchor::default());
@@ -287,9 +299,11 @@ proptest! {
             Change::Resolved { view: view.clone(), next, cause },
             Change::Transition { view, next, cause },
         ] {
-            let line = printer.line(&change);
-            prop_assert!(width(&line) <= terminal, "{} > {terminal}: {line}", width(&line));
-            prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+            let lines = printer.line(&change);
+            for line in lines.split('\n') {
+                prop_assert!(width(line) <= terminal, "{} > {terminal}: {line}", width(line));
+                prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+            }
         }
         prop_assert!(width(&printer.header()) <= terminal);
     }
