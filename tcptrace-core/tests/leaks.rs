@@ -14,7 +14,7 @@ use tcptrace_core::export::to_pprof;
 use tcptrace_core::filter::Filter;
 use tcptrace_core::input::{Definition, Event, EventBody, Input, StateChange};
 use tcptrace_core::report::flame;
-use tcptrace_core::report::leaks::{By, Leaks, LeaksLine, Question, Samples, to_folded};
+use tcptrace_core::report::leaks::{By, Leaks, LeaksLine, Question, Trends, to_folded};
 use tcptrace_core::report::leaks_text::{self, Style};
 use tcptrace_core::report::table::width;
 use tcptrace_core::stack::{Frame, FrameKind, Point, Seen, Stack, StackId};
@@ -31,13 +31,13 @@ fn leaks(inputs: &[Input], by: By, min_age_ns: u64) -> Leaks {
         },
         ..Options::default()
     });
-    let mut samples = Samples::new(Question { by, min_age_ns });
+    let mut trends = Trends::new(Question { by, min_age_ns });
     for input in inputs {
-        samples.input(input, &tracker);
+        trends.input(input, &tracker);
         tracker.apply(input, &mut Vec::new());
     }
     let completeness = tracker.summary().completeness;
-    Leaks::new(&tracker, samples, completeness, WallAnchor::default())
+    Leaks::new(&tracker, trends, completeness, WallAnchor::default())
 }
 
 /// Connections that somebody was seen to acquire, among whatever else comes.

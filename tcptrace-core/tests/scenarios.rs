@@ -35,7 +35,7 @@ use tcptrace_core::filter::Filter;
 use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder, Process};
 use tcptrace_core::recording::{Capture, Ending, Session, Writer};
-use tcptrace_core::report::leaks::{Leaks, Question, Samples};
+use tcptrace_core::report::leaks::{Leaks, Question, Trends};
 use tcptrace_core::report::leaks_text;
 use tcptrace_core::stack::{Frame, FrameKind, Point, Seen, Stack, StackId};
 use tcptrace_core::state::{StateSet, TcpState};
@@ -117,7 +117,7 @@ fn run(text: &str) -> String {
     let by = text
         .lines()
         .find_map(|line| line.split_once(" leaks by=")?.1.parse().ok());
-    let mut samples = Samples::new(Question {
+    let mut trends = Trends::new(Question {
         by: by.unwrap_or_default(),
         min_age_ns: options.filter.min_age_ns,
     });
@@ -156,7 +156,7 @@ fn run(text: &str) -> String {
         if words.what == "leaks" {
             let completeness = tracker.summary().completeness;
             let anchor = WallAnchor::default();
-            let leaks = Leaks::new(&tracker, samples.clone(), completeness, anchor);
+            let leaks = Leaks::new(&tracker, trends.clone(), completeness, anchor);
             out += &leaks_text::to_text(
                 &leaks,
                 leaks_text::Style {
@@ -170,7 +170,7 @@ fn run(text: &str) -> String {
         }
         let mut changes = Vec::new();
         let input = words.input();
-        samples.input(&input, &tracker);
+        trends.input(&input, &tracker);
         tracker.apply(&input, &mut changes);
         for change in changes {
             out += &tell(&change);

@@ -470,6 +470,28 @@ mod tests {
     }
 
     #[test]
+    fn stacks_are_taken_of_whole_lives_where_they_are_wanted() {
+        use TcpState::{Established, FinWait2, TimeWait};
+        let plain = watch(&["-s", "cw"]).trace;
+        assert_eq!((plain.stacks, plain.stack_rate), (StackMode::None, 1000));
+        assert!(!plain.states.contains(Established));
+        for args in [
+            &["-s", "cw", "--stack"][..],
+            &["-s", "cw", "--stacks", "auto"],
+        ] {
+            let trace = watch(args).trace;
+            assert_eq!(trace.stacks, StackMode::Auto, "{args:?}");
+            assert!(trace.states.contains(Established), "{args:?}");
+            assert!(!trace.states.contains(FinWait2), "{args:?}");
+            assert_eq!(trace.filter.states, plain.filter.states, "{args:?}");
+        }
+        let resting = watch(&["-s", "tw", "--stack", "--stacks", "fp", "--stack-rate", "9"]).trace;
+        assert!(resting.states.contains(TimeWait));
+        assert_eq!((resting.stacks, resting.stack_rate), (StackMode::Fp, 9));
+        assert_eq!(watch(&["--stacks", "none"]).trace.states, lingering());
+    }
+
+    #[test]
     fn lists_may_be_repeated() {
         let twice = watch(&["-L", "80", "-L", "443", "-6", "--role", "active"]);
         assert!(

@@ -23,7 +23,7 @@ mod trend;
 
 pub use folded::{paths, to_folded};
 pub use object::LeaksLine;
-pub use trend::{Counts, Samples, Trend};
+pub use trend::{Counts, Trend, Trends};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,19 +241,19 @@ impl Leaks {
     /// Of what a tracker has seen. `completeness`: as the summary has it.
     pub fn new(
         tracker: &Tracker,
-        mut samples: Samples,
+        mut trends: Trends,
         completeness: Completeness,
         anchor: WallAnchor,
     ) -> Leaks {
-        samples.end(tracker);
-        let question = samples.question();
-        let from = samples.began().unwrap_or(tracker.now());
+        trends.end(tracker);
+        let question = trends.question();
+        let from = trends.began().unwrap_or(tracker.now());
         let members = members(tracker, question);
         let total = members.values().map(Members::size).sum();
         let mut groups: Vec<Group> = members
             .into_iter()
             .map(|(key, members)| {
-                let counts = samples.counts(&key);
+                let counts = trends.counts(&key);
                 group(tracker, key, members, counts, from)
             })
             .collect();

@@ -42,10 +42,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    fn close(&mut self, place: Option<StackId>, held_ns: u64) {
+    /// `held_ns`: how long it was held, where that is known.
+    fn close(&mut self, place: Option<StackId>, held_ns: Option<u64>) {
         self.open = self.open.saturating_sub(1);
         self.closed += 1;
-        self.held.record(held_ns);
+        if let Some(ns) = held_ns {
+            self.held.record(ns);
+        }
         let Some(place) = place else {
             return;
         };
@@ -254,12 +257,13 @@ fn settle(kept: &mut Kept, ledgers: &mut BTreeMap<StackId, Ledger>) {
         return;
     };
     let ledger = ledgers.entry(acquired.stack).or_default();
-    let held = |until: Mono| until.since(acquired.at);
+    let held = |until: Mono| Some(until.since(acquired.at));
     match (kept.closed, kept.released, kept.ended) {
         (Some(closed), ..) => ledger.close(Some(closed.stack), held(closed.at)),
         (_, Some((at, Released::Closed)), _) => ledger.close(None, held(at)),
         (_, Some((_, Released::Exited)), _) => ledger.end(Cause::Exit),
         (_, _, Some((at, cause))) if is_local(cause) => ledger.close(None, held(at)),
+        (_, _, Some((_, cause))) if is_after_close(cause) => ledger.close(None, None),
         (_, _, Some((_, cause))) => ledger.end(cause),
         (None, None, None) => return,
     }
@@ -270,6 +274,16 @@ fn settle(kept: &mut Kept, ledgers: &mut BTreeMap<StackId, Ledger>) {
 fn is_local(cause: Cause) -> bool {
     use Cause::{Close, Disconnect, ResetSent, Shutdown};
     matches!(cause, Close | Disconnect | ResetSent | Shutdown)
+}
+
+/// Whether a connection ends so only if it was closed here before: that was not seen, or not in this
+/// part of a recording.
+fn is_after_close(cause: Cause) -> bool {
+    use Cause::{Acked, NoLinger2, ReusedByConnect, ReusedBySyn, TimeWaitOverflow, Timer};
+    matches!(
+        cause,
+        Acked | NoLinger2 | ReusedByConnect | ReusedBySyn | TimeWaitOverflow | Timer
+    )
 }
 
 impl Tracker {

@@ -8,7 +8,7 @@ use tcptrace_core::change::Change;
 use tcptrace_core::export::to_pprof;
 use tcptrace_core::input::Input;
 use tcptrace_core::report::flame;
-use tcptrace_core::report::leaks::{self, Leaks, LeaksLine, Samples};
+use tcptrace_core::report::leaks::{self, Leaks, LeaksLine, Trends};
 use tcptrace_core::report::leaks_text::{self, Style};
 use tcptrace_core::time::{Mono, WallAnchor};
 use tcptrace_core::tracker::Tracker;
@@ -81,7 +81,7 @@ struct Made {
 
 /// `None`: whoever read our output went away.
 fn make(options: &options::Leaks) -> anyhow::Result<Option<Made>> {
-    let samples = Samples::new(options.question);
+    let trends = Trends::new(options.question);
     match &options.source {
         Source::Files {
             files,
@@ -92,15 +92,15 @@ fn make(options: &options::Leaks) -> anyhow::Result<Option<Made>> {
             let anchor = recording.session().anchor;
             let tracker = question.tracker(&recording.session().capture)?;
             let collector = Collector {
-                samples,
+                trends,
                 closed: excerpt.from.is_some(),
             };
             let played = play(recording, excerpt, tracker, &options.terminal, collector)?;
             Ok(played.map(|played| {
                 let completeness = played.summary().completeness;
-                let samples = played.sink.samples;
+                let trends = played.sink.trends;
                 Made {
-                    leaks: Leaks::new(&played.tracker, samples, completeness, anchor),
+                    leaks: Leaks::new(&played.tracker, trends, completeness, anchor),
                     recorded: None,
                 }
             }))
@@ -111,15 +111,15 @@ fn make(options: &options::Leaks) -> anyhow::Result<Option<Made>> {
             let collector = |anchor| {
                 at = anchor;
                 Ok(Collector {
-                    samples,
+                    trends,
                     closed: false,
                 })
             };
             let traced = trace::run(trace, recording, None, collector)?;
             Ok(traced.map(|traced| {
                 let completeness = traced.tracker.summary().completeness;
-                let samples = traced.sink.samples;
-                let mut leaks = Leaks::new(&traced.tracker, samples, completeness, at);
+                let trends = traced.sink.trends;
+                let mut leaks = Leaks::new(&traced.tracker, trends, completeness, at);
                 super::now::tell(&mut leaks, options.top, &traced.tracker);
                 Made {
                     leaks,
@@ -132,7 +132,7 @@ fn make(options: &options::Leaks) -> anyhow::Result<Option<Made>> {
 
 /// Takes what the tracker does not keep.
 struct Collector {
-    samples: Samples,
+    trends: Trends,
     /// What comes was not asked for.
     closed: bool,
 }
@@ -140,7 +140,7 @@ struct Collector {
 impl Shown for Collector {
     fn open(&mut self, at: Mono) {
         self.closed = false;
-        self.samples.begin(at);
+        self.trends.begin(at);
     }
 
     fn gap(&mut self) {}
@@ -153,7 +153,7 @@ impl Shown for Collector {
 impl Sink for Collector {
     fn input(&mut self, input: &Input, tracker: &Tracker) {
         if !self.closed {
-            self.samples.input(input, tracker);
+            self.trends.input(input, tracker);
         }
     }
 

@@ -65,7 +65,7 @@ impl Counts {
 
 /// Counts by group, at points that are as far from each other.
 #[derive(Clone, Debug)]
-pub struct Samples {
+pub struct Trends {
     question: Question,
     began: Option<Mono>,
     step_ns: u64,
@@ -74,10 +74,10 @@ pub struct Samples {
     points: Vec<(Mono, BTreeMap<Key, u64>)>,
 }
 
-impl Samples {
+impl Trends {
     /// Nothing was watched yet.
-    pub fn new(question: Question) -> Samples {
-        Samples {
+    pub fn new(question: Question) -> Trends {
+        Trends {
             question,
             began: None,
             step_ns: FIRST_STEP_NS,
