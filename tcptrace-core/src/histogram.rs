@@ -33,6 +33,19 @@ impl Durations {
         self.max_ns = self.max_ns.max(ns);
     }
 
+    /// Counts all of another.
+    pub fn add(&mut self, other: &Durations) {
+        let Some(theirs) = &other.us else { return };
+        let Some(ours) = &mut self.us else {
+            self.clone_from(other);
+            return;
+        };
+        let added = ours.add(theirs);
+        debug_assert!(added.is_ok(), "a growing histogram takes another");
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+    }
+
     /// How many were counted.
     pub fn len(&self) -> u64 {
         self.us.as_ref().map_or(0, Histogram::len)

@@ -1,5 +1,7 @@
 //! Frames of stacks: for people, for programs, and as names in flame graphs.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 
 use super::table::width;
@@ -14,8 +16,11 @@ const MAX_PLACE: usize = 40;
 
 /// A line per frame, the innermost first, at most so many; what is left out is counted. Safe to print.
 pub(super) fn lines(stack: &Stack, most: usize) -> Vec<String> {
-    let shown = &stack.frames[..most.min(stack.frames.len())];
-    let cells: Vec<[String; 2]> = shown.iter().map(cells).collect();
+    let inner = interpreter(stack, most);
+    let frames = stack.frames.iter().enumerate();
+    let frames = frames.filter(|(place, _)| !inner.contains(place));
+    let cells: Vec<[String; 2]> = frames.map(|(_, f)| cells(f)).take(most).collect();
+    let shown = cells.len();
     let places = cells.iter().map(|[place, _]| width(place));
     let wide = places.filter(|w| *w <= MAX_PLACE).max().unwrap_or(0);
     let mut lines: Vec<String> = cells
@@ -25,7 +30,15 @@ pub(super) fn lines(stack: &Stack, most: usize) -> Vec<String> {
             format!("{place}{pad}  {rest}").trim_end().to_owned()
         })
         .collect();
-    let more = stack.frames.len() - shown.len();
+    let left_out = match inner.len() {
+        0 => None,
+        1 => Some("… 1 of the interpreter".to_owned()),
+        n => Some(format!("… {n} of the interpreter")),
+    };
+    if let Some(left_out) = left_out {
+        lines.insert(inner.start.min(shown), left_out);
+    }
+    let more = stack.frames.len() - inner.len() - shown;
     match (more, &stack.cut) {
         (0, Some(why)) => lines.push(format!("… ({})", escape(why))),
         (0, None) => {}
@@ -33,6 +46,16 @@ pub(super) fn lines(stack: &Stack, most: usize) -> Vec<String> {
         (more, None) => lines.push(format!("… {more} more")),
     }
     lines
+}
+
+/// Where only some frames are shown: those of the interpreter itself, between the function that made
+/// the call and the Python that wanted it.
+fn interpreter(stack: &Stack, most: usize) -> Range<usize> {
+    let python = |frame: &Frame| matches!(frame.kind, FrameKind::Python | FrameKind::PythonLater);
+    match stack.frames.iter().position(python) {
+        Some(first) if first > 1 && most < usize::MAX => 1..first,
+        _ => 0..0,
+    }
 }
 
 /// Where it is and what it is: `client.py:31`, `fetch_item`; `connect`, `libc.so.6`.
@@ -131,7 +154,7 @@ pub(super) fn objects(stack: &Stack) -> Value {
     stack.frames.iter().map(object).collect()
 }
 
-fn object(frame: &Frame) -> Value {
+pub(super) fn object(frame: &Frame) -> Value {
     json!({
         "function": frame.function.as_deref(),
         "file": frame.file.as_deref(),

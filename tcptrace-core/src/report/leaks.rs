@@ -18,10 +18,12 @@ use crate::tracker::{Ledger, Outstanding, Tracker};
 use crate::verdict::Verdict;
 
 mod folded;
+mod kin;
 mod object;
 mod trend;
 
 pub use folded::{paths, to_folded};
+pub use kin::Kin;
 pub use object::LeaksLine;
 pub use trend::{Counts, Trend, Trends};
 
@@ -201,6 +203,8 @@ pub struct Acquired {
     pub count: u64,
     /// All of them since the watch began, those of the group among them.
     pub fate: Fate,
+    /// If none of those was closed: others that the same code acquired.
+    pub kin: Option<Kin>,
 }
 
 /// What became of connections.
@@ -432,16 +436,23 @@ fn acquired_at(tracker: &Tracker, sockets: &[Outstanding]) -> Vec<Acquired> {
     let stacks = greatest_first(tally(
         seen.map(|seen| (seen.stack, seen.point == Point::Accept)),
     ));
-    let acquired = |((stack, accepted), count)| Acquired {
-        at: tracker.stack(stack).cloned(),
-        point: match accepted {
-            true => Point::Accept,
-            false => Point::Connect,
-        },
-        count,
-        fate: tracker
-            .ledger(stack)
-            .map_or_else(Fate::default, |l| fate(tracker, l)),
+    let acquired = |((stack, accepted), count)| {
+        let ledger = tracker.ledger(stack);
+        let closed = ledger.is_some_and(|ledger| ledger.closed > 0);
+        let at = tracker.stack(stack).cloned();
+        Acquired {
+            point: match accepted {
+                true => Point::Accept,
+                false => Point::Connect,
+            },
+            count,
+            fate: ledger.map_or_else(Fate::default, |l| fate(tracker, l)),
+            kin: at
+                .as_deref()
+                .filter(|_| !closed)
+                .and_then(|at| kin::of(tracker, at)),
+            at,
+        }
     };
     stacks.into_iter().map(acquired).collect()
 }

@@ -128,19 +128,27 @@ impl Page {
 
     /// Where others that were acquired there are closed.
     fn fate(&mut self, acquired: &Acquired) {
-        let fate = &acquired.fate;
-        if fate.closed == 0 {
-            self.words(4, &outcome(fate));
+        if acquired.fate.closed > 0 {
+            self.closed_at(&acquired.fate, "there");
             return;
         }
+        self.words(4, &outcome(&acquired.fate, "there"));
+        if let Some(kin) = &acquired.kin {
+            let shared = escape(&frames::name(&kin.shared));
+            self.closed_at(&kin.fate, &format!("by {shared} for others"));
+        }
+    }
+
+    /// Where those are closed that were acquired `so`.
+    fn closed_at(&mut self, fate: &Fate, so: &str) {
         let [first, rest @ ..] = &fate.places[..] else {
-            self.words(4, &format!("closed elsewhere: {}", outcome(fate)));
+            self.words(4, &format!("closed elsewhere: {}", outcome(fate, so)));
             return;
         };
         let (at, count) = first;
         let text = match some_of(*count, fate.closed) {
-            Some(some) => format!("{}; here {some}", outcome(fate)),
-            None => outcome(fate),
+            Some(some) => format!("{}; here {some}", outcome(fate, so)),
+            None => outcome(fate, so),
         };
         self.place("usually closed at", &text, at);
         for (at, count) in rest.iter().take(PLACES - 1) {
@@ -315,14 +323,14 @@ fn in_words(verdict: Verdict) -> &'static str {
 }
 
 /// `988 of 2,192 (45 %) were closed, after 12.0ms (p50), 80.0ms (p99); 3 ended otherwise: 3 reset by peer`.
-fn outcome(fate: &Fate) -> String {
+fn outcome(fate: &Fate, so: &str) -> String {
     let closed = match fate.closed {
         0 => format!("none of {}", thousands(fate.acquired)),
         closed => some_of(closed, fate.acquired)
             .unwrap_or_else(|| format!("all {}", thousands(fate.acquired))),
     };
     let were = if fate.closed < 2 { "was" } else { "were" };
-    let mut text = format!("{closed} acquired there {were} closed");
+    let mut text = format!("{closed} acquired {so} {were} closed");
     if let Some([half, most]) = fate.held_ns {
         let [half, most] = [half, most].map(duration_text);
         text.push_str(&format!(", after {half} (p50), {most} (p99)"));

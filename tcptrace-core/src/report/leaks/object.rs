@@ -123,33 +123,37 @@ fn trend(group: &Group) -> Value {
 }
 
 fn acquired(acquired: &Acquired) -> Value {
-    let Fate {
-        acquired: all,
-        closed,
-        places,
-        held_ns,
-        otherwise,
-    } = &acquired.fate;
-    let otherwise: Map<String, Value> = otherwise
-        .iter()
-        .map(|(cause, count)| (cause.name().to_owned(), json!(count)))
-        .collect();
     let mut object = place(&acquired.at, acquired.count);
     let by = match acquired.point {
         Point::Accept => "accept",
         _ => "connect",
     };
     object.insert("by".to_owned(), json!(by));
-    let fate = json!({
-        "acquired": all,
-        "closed": closed,
-        "closed_at": self::places(places),
-        "held_p50_ns": held_ns.map(|[half, _]| half),
-        "held_p99_ns": held_ns.map(|[_, most]| most),
-        "ended_otherwise": otherwise,
+    object.insert("all".to_owned(), fate(&acquired.fate));
+    let kin = acquired.kin.as_ref().map(|kin| {
+        json!({
+            "shared": frames::object(&kin.shared),
+            "all": fate(&kin.fate),
+        })
     });
-    object.insert("all".to_owned(), fate);
+    object.insert("kin".to_owned(), json!(kin));
     Value::Object(object)
+}
+
+fn fate(fate: &Fate) -> Value {
+    let otherwise: Map<String, Value> = fate
+        .otherwise
+        .iter()
+        .map(|(cause, count)| (cause.name().to_owned(), json!(count)))
+        .collect();
+    json!({
+        "acquired": fate.acquired,
+        "closed": fate.closed,
+        "closed_at": places(&fate.places),
+        "held_p50_ns": fate.held_ns.map(|[half, _]| half),
+        "held_p99_ns": fate.held_ns.map(|[_, most]| most),
+        "ended_otherwise": otherwise,
+    })
 }
 
 fn places(places: &[(Place, u64)]) -> Vec<Value> {
