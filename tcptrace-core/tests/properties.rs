@@ -248,6 +248,13 @@ proptest! {
             prop_assert!(ledger.places.values().sum::<u64>() <= ledger.closed);
         }
         tracker.apply(&Input::End(tracker.now()), &mut changes);
+        // The next part of a recording is told what is kept: that changes nothing.
+        let ledgers = |tracker: &Tracker| format!("{:?}", tracker.ledgers().collect::<Vec<_>>());
+        let before = ledgers(&tracker);
+        for seen in tracker.threads_seen() {
+            tracker.apply(&seen, &mut changes);
+        }
+        prop_assert_eq!(before, ledgers(&tracker));
         let outstanding = tracker.outstanding().filter(|o| o.acquired.is_some()).count();
         prop_assert!(outstanding as u64 <= tracker.ledgers().map(|(_, l)| l.acquired).sum());
     }

@@ -146,13 +146,25 @@ impl Stacks {
         }
         if kept.acquired.is_some() {
             // The same socket connects again.
-            kept.ended.get_or_insert((seen.at, Cause::Disconnect));
-            settle(kept, &mut self.ledgers);
-            *kept = Kept::default();
+            let mut before = *kept;
+            before.ended.get_or_insert((seen.at, Cause::Disconnect));
+            settle(&mut before, &mut self.ledgers);
         }
-        kept.acquired = Some(*seen);
+        // What came before is of an earlier connection of the socket.
+        let since = |other: &Seen| other.at >= seen.at;
+        *kept = Kept {
+            acquired: Some(*seen),
+            eof: kept.eof.filter(since),
+            closed: kept.closed.filter(since),
+            released: kept.released.filter(|(at, _)| *at >= seen.at),
+            ended: kept.ended.filter(|(at, _)| *at >= seen.at),
+            ..Kept::default()
+        };
         if followed || kept.ended.is_some() || kept.released.is_some() {
             count(kept, &mut self.ledgers);
+            if kept.closed.is_some() {
+                settle(kept, &mut self.ledgers);
+            }
         } else {
             // Its events may have been lost: then the next dump finds it.
             self.later.push_back((now.plus(LATE_NS), seen.cookie));
