@@ -45,6 +45,8 @@ pub struct Capture {
     pub minisockets: Minisockets,
     /// What full accept queues dropped was counted by programs; else dumps told.
     pub overflows_seen: bool,
+    /// Threads that acted on sockets were told of, with their stacks.
+    pub stacks: bool,
     /// Sockets of some owners only were followed.
     pub selective: bool,
     /// All sockets were looked at every so many ns; `None`: events told.
@@ -75,6 +77,7 @@ mod fact {
     pub(super) const OVERFLOWS: u64 = 11;
     pub(super) const LOST_BEFORE: u64 = 12;
     pub(super) const WITHIN: u64 = 13;
+    pub(super) const STACKS: u64 = 14;
     pub(super) const PROGRAM: u64 = 16;
     pub(super) const HOST: u64 = 17;
     pub(super) const KERNEL: u64 = 18;
@@ -117,6 +120,7 @@ impl Session {
             (fact::SHOWN, u64::from(capture.shown.bits())),
             (fact::MIN_AGE, capture.min_age_ns),
             (fact::OVERFLOWS, u64::from(capture.overflows_seen)),
+            (fact::STACKS, u64::from(capture.stacks)),
         ];
         let polled = capture.polled_ns.map(|ns| (fact::POLLED, ns));
         for (number, value) in numbers.into_iter().chain(polled) {
@@ -163,6 +167,7 @@ impl Session {
             fact::SHOWN => capture.shown = states(value)?,
             fact::MIN_AGE => capture.min_age_ns = value.number()?,
             fact::OVERFLOWS => capture.overflows_seen = value.number()? != 0,
+            fact::STACKS => capture.stacks = value.number()? != 0,
             fact::LOST_BEFORE => self.lost_before = decode::loss(value)?,
             fact::WITHIN => capture.within = within::of_text(&text(value)?),
             fact::PROGRAM => self.program = text(value)?,

@@ -62,6 +62,8 @@ pub struct Options {
     pub minisockets: Minisockets,
     /// The programs count what full accept queues drop; else dumps tell.
     pub overflows_seen: bool,
+    /// Threads are told of, some time after the events of their sockets.
+    pub stacks: bool,
     /// The programs follow sockets of some owners only: a dump may well find others.
     pub selective: bool,
     /// All sockets are looked at every so many ns, and nothing is known of the time between;
@@ -133,6 +135,7 @@ pub struct Wanted {
 impl Tracker {
     /// A tracker that has seen nothing.
     pub fn new(options: Options) -> Tracker {
+        let stacks = stacks::Stacks::new(options.stacks);
         Tracker {
             options,
             now: Mono(0),
@@ -145,7 +148,10 @@ impl Tracker {
             dead_order: VecDeque::new(),
             parted: Parted::default(),
             overflows: Overflows::default(),
-            world: World::default(),
+            world: World {
+                stacks,
+                ..World::default()
+            },
             sweep: SweepState::default(),
             last_dump: LastDump::default(),
             loss: Loss::default(),

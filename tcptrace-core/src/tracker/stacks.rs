@@ -106,11 +106,19 @@ pub(super) struct Stacks {
     kept: Map<u64, Kept>,
     /// When to look again at what is kept of which connection.
     later: VecDeque<(Mono, u64)>,
-    /// A thread was seen: before, nothing is kept of any connection.
+    /// Threads are told of: else nothing is kept of any connection.
     in_use: bool,
 }
 
 impl Stacks {
+    /// `in_use`: threads will be told of.
+    pub(super) fn new(in_use: bool) -> Stacks {
+        Stacks {
+            in_use,
+            ..Stacks::default()
+        }
+    }
+
     pub(super) fn define(&mut self, stack: &Stack) {
         if self.named.len() < MAX_STACKS || self.named.contains_key(&stack.id) {
             self.named.insert(stack.id, Arc::new(stack.clone()));

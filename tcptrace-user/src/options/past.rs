@@ -183,6 +183,7 @@ fn all_of(capture: &Capture) -> tracker::Options {
         by: Vec::new(),
         minisockets: capture.minisockets,
         overflows_seen: capture.overflows_seen,
+        stacks: capture.stacks,
         selective: capture.selective,
         polled_ns: capture.polled_ns,
         mode: capture.mode.clone(),

@@ -94,6 +94,7 @@ fn life(wanted: &str) -> Timeline {
         by: Vec::new(),
         minisockets: Minisockets::Seen,
         overflows_seen: true,
+        stacks: false,
         selective: false,
         polled_ns: None,
         mode: "full".to_owned(),
