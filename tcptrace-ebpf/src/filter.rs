@@ -106,13 +106,19 @@ pub(crate) enum Birth {
     Accept,
 }
 
+/// Whether sockets are judged at their birth.
+#[inline(always)]
+pub(crate) fn selects() -> bool {
+    config!(flags) & FLAG_SELECTED != 0
+}
+
 /// Judges a socket at its birth, and remembers it where an owner filter wants it.
 #[inline(always)]
 pub(crate) fn select(cookie: u64, birth: Birth) {
-    let flags = config!(flags);
-    if flags & FLAG_SELECTED == 0 {
+    if !selects() {
         return;
     }
+    let flags = config!(flags);
     let role = match birth {
         Birth::Connect => flags & FLAG_SELECT_ACTIVE,
         Birth::Handshake | Birth::Accept => flags & FLAG_SELECT_PASSIVE,
@@ -153,7 +159,7 @@ fn owner_wanted(birth: Birth) -> bool {
 /// Whether the socket passed the filters of its birth.
 #[inline(always)]
 pub(crate) fn selected(cookie: u64) -> bool {
-    if config!(flags) & FLAG_SELECTED == 0 {
+    if !selects() {
         return true;
     }
     // SAFETY: the value is not read.
@@ -163,7 +169,7 @@ pub(crate) fn selected(cookie: u64) -> bool {
 /// Forgets a socket that is gone.
 #[inline(always)]
 pub(crate) fn unselect(cookie: u64) {
-    if config!(flags) & FLAG_SELECTED != 0 {
+    if selects() {
         let _ = SELECTED.remove(cookie);
     }
 }

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, thread};
 
+use tcptrace_tests::child::{LIMIT, until};
 use tcptrace_tests::lab::{Conn, Lab};
+use tcptrace_tests::maps;
 use tcptrace_tests::oracle::ss;
 use tcptrace_tests::require;
 use tcptrace_tests::require::cgroup2_mount;
-use tcptrace_tests::tcptrace::snapshot;
+use tcptrace_tests::tcptrace::{Tracer, snapshot};
 use tcptrace_tests::truth::Act;
 
 #[test]
@@ -124,6 +126,45 @@ fn by_several_at_once() {
     let args = ["-p", &bob.to_string(), "-4", "--role", "passive"];
     stage.shows(&args, |s| {
         s.pid == bob && s.local.is_ipv4() && s.role == "passive"
+    });
+}
+
+/// What a second filter leaves out takes no room in the map of those that the first one follows:
+/// neither if it was there, nor at its birth (connect, handshake, accept), nor, where its own port
+/// was not known yet at its birth, when it is gone.
+#[test]
+fn by_owner_and_more_remembers_no_others() {
+    require!(root, tracer, bpftool);
+    let (lab, elsewhere) = (Lab::new(), Lab::new());
+    let (mut client, mut server) = (lab.peer(), lab.peer());
+    let wanted = server.act(&format!("listen L {}:0", lab.ip));
+    let other = server.act(&format!("listen O {}:0", lab.ip));
+    let port = wanted.local.expect("bound").port().to_string();
+    let pid = client.pid().to_string();
+    let watch = |filter: &[&str]| lab.watch(&[&["--state", "close_wait"], filter].concat());
+    client.act(&format!("connect C.0 {}", other.local()));
+    server.act("accept S.0 O");
+    let remembered = |watch: &Tracer| maps::entries(watch.process().pid(), "SELECTED");
+    let of_process = watch(&["-p", &pid, "-D", &port]);
+    let passive = watch(&["--role", "passive", "-L", &port]);
+    let active = watch(&["--role", "active", "-L", "1"]);
+
+    client.act(&format!("connect C {}", wanted.local()));
+    server.act("accept S L");
+    let _elsewhere = elsewhere.connect();
+    for n in 1..3 {
+        client.act(&format!("connect C.{n} {}", other.local()));
+        server.act(&format!("accept S.{n} O"));
+    }
+    assert_eq!(remembered(&of_process), 1);
+    assert_eq!(remembered(&passive), 1);
+    for n in 0..3 {
+        client.act(&format!("close C.{n}"));
+        server.act(&format!("close S.{n}"));
+    }
+    // Of C nobody has told since its birth.
+    until(LIMIT, "those that are gone to be forgotten", || {
+        (remembered(&active) == 1).then_some(())
     });
 }
 

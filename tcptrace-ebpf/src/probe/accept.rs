@@ -56,12 +56,12 @@ fn acquired(sk: *const u8, fd: u32) {
     if cookie == 0 {
         return;
     }
-    filter::select(cookie, Birth::Accept);
-    if !filter::selected(cookie) {
-        return;
-    }
     let tuple = sock::tuple(&common, sk, 0);
     if !filter::wants_tuple(&tuple) {
+        return;
+    }
+    filter::select(cookie, Birth::Accept);
+    if !filter::selected(cookie) {
         return;
     }
     let state: u8 = common.read(sk, offset!(skc_state));

@@ -84,6 +84,12 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
         true => 0,
         false => sock.cookie(sk),
     };
+    // A handshake came this far for the cookie, which accept finds.
+    if !wanted && !filter::selects() {
+        return;
+    }
+    // Before its ends are looked at, which costs the verifier least; no room is kept for one whose
+    // ends do not fit.
     if handshake {
         filter::select(cookie, Birth::Handshake);
     } else if new == tcp::SYN_SENT {
@@ -92,7 +98,7 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     // Listeners pass every filter: they own what nobody has accepted.
     let listener = new == tcp::LISTEN || (old == tcp::LISTEN && !child);
     let followed = child || listener || filter::selected(cookie) || unaccepted(sock, sk);
-    if !wanted || !followed {
+    if !followed {
         return;
     }
     let tp = sock.tcp(sk);
@@ -101,16 +107,18 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     }
     let sport: u16 = sock.read(tp, offset!(inet_sport));
     let tuple = sock::tuple(sock, sk, u16::from_be(sport));
-    if !listener && !filter::wants_tuple(&tuple) {
+    let fits = listener || filter::wants_tuple(&tuple);
+    let gone = new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING;
+    if !fits || gone {
+        filter::unselect(cookie);
+    }
+    if !fits || !wanted {
         return;
     }
     if offset!(is_mptcp) != ABSENT && sock.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
         count(counters::MPTCP);
         emit::<Header>(|record| *record = sock::header::<Header>(KIND_LEFT_OUT, cookie, sk));
         return;
-    }
-    if new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING {
-        filter::unselect(cookie);
     }
     let flags = flags(sock, sk, tp) | twin;
     let acts = flags & STATE_OWNED != 0 && local_call(old, new);

@@ -350,7 +350,12 @@ fn selected_max() -> u32 {
 /// `tree`: only sockets that were made in this cgroup, where the kernel tells.
 fn owner_filter(trace: &Trace, tree: Option<u64>) -> OwnerFilter {
     let pids = trace.filter.pids.clone();
+    let within = trace.filter.of_tuples();
     Box::new(move |socket, scan| {
+        // The programs would forget it at its next event.
+        if !within.selects_tuple(&socket.tuple) {
+            return false;
+        }
         let held = || scan.of(socket.cookie, Some(socket.inode)).unwrap_or(&[]);
         if let Some(tree) = tree {
             return !socket.mini && socket.cgroup.is_none_or(|cgroup| cgroup == tree);
