@@ -115,11 +115,16 @@ pub(crate) fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
                 };
                 let all = !options.test.is_empty();
                 let wanted = suites.iter().filter(|suite| all || !left_out(suite));
+                let mut variables = variables.clone();
+                if nth + number > 0 {
+                    // What a recording holds is a matter of the kernel no more than `ONCE` is.
+                    variables.push(("TCPTRACE_TEST_REPLAYS", "0".to_owned()));
+                }
                 Job {
                     chain: *chain,
                     suites: wanted.cloned().collect(),
                     filters: filters.clone(),
-                    variables: variables.clone(),
+                    variables,
                 }
             };
             let chains = match options.hooks.is_empty() {
