@@ -75,7 +75,7 @@ pub(crate) struct Options {
 }
 
 /// Test binaries to which the chain makes no difference: they run with the first one only.
-const ONCE_PER_KERNEL: [&str; 4] = ["btf", "chains", "polled", "manners"];
+const ONCE_PER_KERNEL: [&str; 5] = ["btf", "chains", "filters", "polled", "manners"];
 /// Test binaries to which the kernel makes none either: they run on the first one only. This
 /// machine's own kernel is another.
 const ONCE: [&str; 5] = ["harness", "record", "replay", "report", "trigger"];
