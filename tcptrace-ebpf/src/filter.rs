@@ -112,8 +112,7 @@ pub(crate) fn selects() -> bool {
     config!(flags) & FLAG_SELECTED != 0
 }
 
-/// Judges a socket whose tuple is wanted at its birth, and remembers it where an owner filter
-/// wants it.
+/// Judges a socket at its birth, and remembers it where an owner filter wants it.
 #[inline(always)]
 pub(crate) fn select(cookie: u64, birth: Birth) {
     if !selects() {

@@ -19,6 +19,7 @@ pub mod peer;
 pub mod recording;
 pub mod require;
 pub mod sock;
+pub mod stage;
 pub mod tcptrace;
 pub mod truth;
 pub mod uring;

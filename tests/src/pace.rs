@@ -15,6 +15,11 @@ pub fn patient(limit: Duration) -> Duration {
     limit * factor
 }
 
+/// Whether every `watch` is recorded, and its recording replayed: unless `TCPTRACE_TEST_REPLAYS` is 0.
+pub fn replays() -> bool {
+    variable("TCPTRACE_TEST_REPLAYS") != 0
+}
+
 fn variable(name: &str) -> u64 {
     match std::env::var(name) {
         Ok(text) => text

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::child::{LIMIT, Line, Process};
 use crate::kernel::jiffy_ns;
 use crate::netns::Netns;
-use crate::pace::patient;
+use crate::pace::{patient, replays};
 use crate::truth::Span;
 
 /// Name of the recording of a [`Tracer`].
@@ -103,27 +103,29 @@ pub fn wait_until_watching(process: &Process) {
     assert!(ready.is_some(), "not watching: {}", process.err.text());
 }
 
-/// A running `tcptrace watch --json`, which is recorded: at its end, what it printed is compared with
-/// what a replay prints.
+/// A running `tcptrace watch --json`, which is recorded if [`replays`]: at its end, what it printed is
+/// compared with what a replay prints.
 #[derive(Debug)]
 pub struct Tracer {
     process: Process,
     args: Vec<String>,
-    directory: TempDir,
+    /// Where it is recorded.
+    directory: Option<TempDir>,
 }
 
 impl Tracer {
     /// Starts it and waits until it watches.
     #[track_caller]
     pub fn watch(args: &[&str]) -> Tracer {
-        let directory = tempfile::tempdir().expect("a directory");
-        // Whoever the tracer runs as.
-        let anybody = fs::Permissions::from_mode(0o777);
-        fs::set_permissions(directory.path(), anybody).expect("its mode");
+        let directory = replays().then(|| tempfile::tempdir().expect("a directory"));
         let mut command = command(&[&["watch", "--json"], args].concat());
-        command
-            .arg("--record")
-            .arg(directory.path().join(RECORDING));
+        if let Some(directory) = &directory {
+            // Whoever the tracer runs as.
+            let anybody = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(directory.path(), anybody).expect("its mode");
+            command.arg("--record");
+            command.arg(directory.path().join(RECORDING));
+        }
         let process = Process::spawn(&mut command);
         wait_until_watching(&process);
         Tracer {
@@ -215,7 +217,9 @@ impl Tracer {
         let status = self.process.wait(limit);
         let err = self.process.err.text();
         assert!(status.success(), "{status}: {err}");
-        self.assert_replays();
+        if let Some(directory) = &self.directory {
+            self.assert_replays(directory);
+        }
         let mut events = self.events();
         let summary = events.pop().expect("a summary");
         assert_eq!(summary.kind(), "summary", "the last line is {summary:?}");
@@ -229,10 +233,10 @@ impl Tracer {
 
     /// What was recorded gives the same lines as the run.
     #[track_caller]
-    fn assert_replays(&self) {
+    fn assert_replays(&self, directory: &TempDir) {
         let mut replay = Command::new(tracer_path());
         replay.args(["replay", "--json"]);
-        replay.arg(self.directory.path().join(RECORDING));
+        replay.arg(directory.path().join(RECORDING));
         let mut args = self.args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {

@@ -75,7 +75,7 @@ pub(crate) struct Options {
 }
 
 /// Test binaries to which the chain makes no difference: they run with the first one only.
-const ONCE_PER_KERNEL: [&str; 4] = ["btf", "chains", "polled", "manners"];
+const ONCE_PER_KERNEL: [&str; 5] = ["btf", "chains", "filters", "polled", "manners"];
 /// Test binaries to which the kernel makes none either: they run on the first one only. This
 /// machine's own kernel is another.
 const ONCE: [&str; 5] = ["harness", "record", "replay", "report", "trigger"];
@@ -115,11 +115,16 @@ pub(crate) fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
                 };
                 let all = !options.test.is_empty();
                 let wanted = suites.iter().filter(|suite| all || !left_out(suite));
+                let mut variables = variables.clone();
+                if nth + number > 0 {
+                    // What a recording holds is a matter of the kernel no more than `ONCE` is.
+                    variables.push(("TCPTRACE_TEST_REPLAYS", "0".to_owned()));
+                }
                 Job {
                     chain: *chain,
                     suites: wanted.cloned().collect(),
                     filters: filters.clone(),
-                    variables: variables.clone(),
+                    variables,
                 }
             };
             let chains = match options.hooks.is_empty() {

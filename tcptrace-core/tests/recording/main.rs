@@ -24,6 +24,7 @@ fn session() -> Session {
             mode: "full".to_owned(),
             minisockets: Minisockets::Seen,
             overflows_seen: true,
+            stacks: true,
             selective: false,
             polled_ns: None,
             states: StateSet::all(),

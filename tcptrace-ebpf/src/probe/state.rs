@@ -85,15 +85,21 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
         true => 0,
         false => sock.cookie(sk),
     };
-    let birth = match new {
-        _ if handshake => Some(Birth::Handshake),
-        tcp::SYN_SENT => Some(Birth::Connect),
-        _ => None,
-    };
+    // A handshake came this far for the cookie, which accept finds.
+    if !wanted && !filter::selects() {
+        return;
+    }
+    // Before its ends are looked at, which costs the verifier least; no room is kept for one whose
+    // ends do not fit.
+    if handshake {
+        filter::select(cookie, Birth::Handshake);
+    } else if new == tcp::SYN_SENT {
+        filter::select(cookie, Birth::Connect);
+    }
     // Listeners pass every filter: they own what nobody has accepted.
     let listener = new == tcp::LISTEN || (old == tcp::LISTEN && !child);
-    let followed = || child || listener || filter::selected(cookie) || unaccepted(sock, sk);
-    if birth.is_none() && !followed() {
+    let followed = child || listener || filter::selected(cookie) || unaccepted(sock, sk);
+    if !followed {
         return;
     }
     let tp = sock.tcp(sk);
@@ -104,19 +110,11 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     let tuple = sock::tuple(sock, sk, u16::from_be(sport));
     let fits = listener || filter::wants_tuple(&tuple);
     let gone = new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING;
-    // At its birth it may have had no local port yet to judge it by.
-    if gone || !fits {
+    if !fits || gone {
         filter::unselect(cookie);
     }
-    if !fits {
+    if !fits || !wanted {
         return;
-    }
-    // Only what fits takes room in the map.
-    if let Some(birth) = birth {
-        filter::select(cookie, birth);
-        if !wanted || !followed() {
-            return;
-        }
     }
     if offset!(is_mptcp) != ABSENT && sock.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
         count(counters::MPTCP);

@@ -17,9 +17,7 @@ pub(crate) struct Btf {
     strings: Range<usize>,
     /// Where each type's record begins in `bytes`; id 1 first.
     records: Vec<u32>,
-    /// Hash of the name in the upper half, id in the lower one, of everything that is looked up by
-    /// name, sorted.
-    names: Vec<u64>,
+    names: Names,
 }
 
 /// The number of a type in its BTF.
@@ -89,10 +87,11 @@ impl Btf {
         let mut btf = Btf {
             strings: header.strings,
             records: Vec::with_capacity(header.types.len() / 40),
-            names: Vec::with_capacity(header.types.len() / 48),
+            names: Names::default(),
             bytes,
         };
         let hasher = FixedState::with_seed(0);
+        let mut names = Vec::with_capacity(header.types.len() / 48);
         let mut at = header.types.start;
         while at < header.types.end {
             let id = btf.records.len() as TypeId + 1;
@@ -102,11 +101,11 @@ impl Btf {
             if matches!(record.kind, STRUCT | UNION | TYPEDEF | FUNC) && record.name != 0 {
                 let name = btf.string(record.name);
                 let hash = hasher.hash_one(name) & UPPER_HALF;
-                btf.names.push(hash | u64::from(id));
+                names.push(hash | u64::from(id));
             }
             at += record.len();
         }
-        btf.names.sort_unstable();
+        btf.names = Names::of(&names);
         Ok(btf)
     }
 
@@ -123,10 +122,9 @@ impl Btf {
     /// Every type of this kind and name, since a name need not be unique.
     pub(super) fn find_all(&self, kind: Kind, name: &str) -> impl Iterator<Item = TypeId> {
         let hash = FixedState::with_seed(0).hash_one(name.as_bytes()) & UPPER_HALF;
-        let first = self.names.partition_point(|entry| *entry < hash);
-        self.names[first..]
-            .iter()
-            .take_while(move |entry| *entry & UPPER_HALF == hash)
+        let candidates = self.names.bucket(hash).iter();
+        candidates
+            .filter(move |entry| *entry & UPPER_HALF == hash)
             .map(|entry| *entry as TypeId)
             .filter(move |id| {
                 self.record(*id).is_some_and(|r| {
@@ -255,6 +253,55 @@ impl Btf {
     /// A word of a record whose length was checked when it was read.
     pub(super) fn u32(&self, at: usize) -> u32 {
         read_u32(&self.bytes, at).unwrap_or_default()
+    }
+}
+
+/// Everything that is looked up by name: the hash of its name in the upper half, its id in the lower
+/// one. Few of them are ever asked for, so they are put into buckets, and not sorted.
+#[derive(Default)]
+struct Names {
+    /// Bucket by bucket, and in each by id.
+    entries: Vec<u64>,
+    /// Where each bucket begins in `entries`, and the last one ends.
+    starts: Vec<u32>,
+}
+
+impl Names {
+    /// About as many buckets as entries; they are a type's each, so an `u32` counts them.
+    fn of(unordered: &[u64]) -> Names {
+        let buckets = unordered.len().next_power_of_two().max(2);
+        let mut names = Names {
+            entries: vec![0; unordered.len()],
+            starts: vec![0; buckets + 1],
+        };
+        for entry in unordered {
+            let bucket = names.bucket_of(*entry);
+            names.starts[bucket] += 1;
+        }
+        let mut end = 0;
+        for start in &mut names.starts {
+            end += *start;
+            *start = end;
+        }
+        // From the end of each to its beginning.
+        for entry in unordered.iter().rev() {
+            let bucket = names.bucket_of(*entry);
+            names.starts[bucket] -= 1;
+            names.entries[names.starts[bucket] as usize] = *entry;
+        }
+        names
+    }
+
+    /// By the highest bits of the hash.
+    fn bucket_of(&self, entry: u64) -> usize {
+        let buckets = self.starts.len() - 1;
+        (entry >> (u64::BITS - buckets.ilog2())) as usize
+    }
+
+    /// Where an entry with this hash is.
+    fn bucket(&self, hash: u64) -> &[u64] {
+        let bucket = self.bucket_of(hash);
+        &self.entries[self.starts[bucket] as usize..self.starts[bucket + 1] as usize]
     }
 }
 
