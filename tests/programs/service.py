@@ -22,22 +22,24 @@ def serve(listener):
         connection.close()
 
 
-def ask(url):
-    return requests.Session().get(url, stream=True)
+def ask(session, url):
+    return session.get(url, stream=True)
 
 
 def fetch_item(url):
-    FORGOTTEN.append(ask(url))
+    session = requests.Session()
+    FORGOTTEN.append((session, ask(session, url)))
 
 
 def fetch_page(url):
-    with ask(url) as response:
-        assert response.content == b"ok"
-        release(response)
+    session = requests.Session()
+    response = ask(session, url)
+    assert response.ok
+    release(response)
 
 
 def release(response):
-    response.connection.close()
+    response.close()
 
 
 def main():

@@ -72,13 +72,13 @@ fn the_code_that_acquired_and_the_code_that_closed() {
     assert_eq!(acquired["by"], "accept", "{told}");
     assert_eq!(acquired["all"]["acquired"], 3, "{told}");
     assert_eq!(acquired["all"]["closed"], 1, "{told}");
-    assert_calls(acquired, &["Script::accept", "Script::run", "main"]);
+    assert_calls(acquired, &["accept", "Script::run", "main"]);
     let place = &acquired["all"]["closed_at"][0];
     assert_eq!(place["count"], 1, "{told}");
-    assert_calls(place, &["Script", "Script::run", "main"]);
+    assert_calls(place, &["Script::run", "main"]);
     let read = &group["eof_at"][0];
     assert_eq!(read["count"], 1, "{told}");
-    assert_calls(read, &["Script", "Script::run", "main"]);
+    assert_calls(read, &["Script::run", "main"]);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_python_service_that_forgets_its_responses() {
     let source = std::fs::read_to_string(&program).expect("the program");
     assert_eq!(
         source.lines().nth(number - 1),
-        Some("    FORGOTTEN.append(ask(url))")
+        Some("    FORGOTTEN.append((session, ask(session, url)))")
     );
     assert!(
         line["file"]

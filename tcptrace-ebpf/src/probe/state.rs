@@ -76,7 +76,7 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     let (old, new) = (old as u8, new as u8);
     let wanted = config!(states) & (1u32 << (old & 31) | 1u32 << (new & 31)) != 0;
     let handshake = old == tcp::SYN_RECV && new == tcp::ESTABLISHED;
-    if !wanted && !(handshake && filter::selects()) {
+    if !wanted && !handshake {
         return;
     }
     // Up to 6.12 the child wears its listener's cookie and tuple here: never ask for it.
