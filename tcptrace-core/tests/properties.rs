@@ -211,6 +211,7 @@ fn tracker(watched: StateSet, min_age_ns: u64, polled: bool) -> Tracker {
             false => Minisockets::Seen,
         },
         overflows_seen: !polled,
+        stacks: true,
         selective: false,
         polled_ns: polled.then_some(250_000_000),
         mode: "full".to_owned(),

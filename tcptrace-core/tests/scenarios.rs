@@ -201,6 +201,7 @@ fn options(line: &str) -> Options {
             _ => Minisockets::Seen,
         },
         overflows_seen: !words.contains(&"sampled"),
+        stacks: words.contains(&"stacks"),
         selective: false,
         polled_ns: get("polled=").map(|d| parse_duration(d).expect("interval")),
         mode: "full".to_owned(),

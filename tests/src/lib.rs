@@ -11,6 +11,7 @@ pub mod child;
 pub mod export;
 pub mod kernel;
 pub mod lab;
+pub mod leaks;
 pub mod maps;
 pub mod netns;
 pub mod oracle;

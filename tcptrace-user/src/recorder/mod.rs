@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use tcptrace_core::input::Input;
 use tcptrace_core::recording::{Ending, Session, Writer};
 
-pub(crate) use file::{Destination, Place, check, create, output};
+#[cfg(feature = "parquet")]
+pub(crate) use file::create;
+pub(crate) use file::{Destination, Place, check, output};
 use ring::Ring;
 
 use crate::clock;
