@@ -72,6 +72,46 @@ pub(crate) const TESTS: &[Package] = &[
         shown_by: "tshark",
         reason: "reads exports as packets",
     },
+    Package {
+        name: "gdb",
+        shown_by: "gdb",
+        reason: "a second opinion on stacks",
+    },
+    Package {
+        name: "gcc",
+        shown_by: "gcc",
+        reason: "compiles programs whose stacks are read",
+    },
+    Package {
+        name: "g++",
+        shown_by: "g++",
+        reason: "compiles programs whose stacks are read",
+    },
+    Package {
+        name: "binutils",
+        shown_by: "strip",
+        reason: "takes the names out of programs whose stacks are read",
+    },
+    Package {
+        name: "musl-tools",
+        shown_by: "musl-gcc",
+        reason: "compiles programs whose stacks are read",
+    },
+    Package {
+        name: "golang-go",
+        shown_by: "go",
+        reason: "compiles programs whose stacks are read",
+    },
+    Package {
+        name: "nginx-light",
+        shown_by: "/usr/sbin/nginx",
+        reason: "a program whose stacks are read",
+    },
+    Package {
+        name: "nodejs",
+        shown_by: "/usr/bin/node",
+        reason: "a program whose stacks are read",
+    },
 ];
 
 /// What virtual machines take on top of what the tests use.
