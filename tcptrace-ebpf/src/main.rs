@@ -4,7 +4,7 @@
 //! serves and the mechanism it is entered by.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![feature(asm_experimental_arch, stmt_expr_attributes)]
 
 mod filter;
 mod kernel;
@@ -31,28 +31,40 @@ use crate::kernel::{Probed, Reader as _, Typed};
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state(ctx: BtfTracePointContext) -> i32 {
     let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    probe::state::main(|twin| probe::state::change(Typed, sk, old, new, twin));
+    probe::state::main(
+        #[inline(always)]
+        |twin| probe::state::change(Typed, sk, old, new, twin),
+    );
     0
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_shadow(ctx: BtfTracePointContext) -> i32 {
     let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    probe::state::shadow(|twin| probe::state::change(Typed, sk, old, new, twin));
+    probe::state::shadow(
+        #[inline(always)]
+        |twin| probe::state::change(Typed, sk, old, new, twin),
+    );
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_raw(ctx: RawTracePointContext) -> i32 {
     let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    probe::state::main(|twin| probe::state::change_at(sk, old, new, twin));
+    probe::state::main(
+        #[inline(always)]
+        |twin| probe::state::change_at(sk, old, new, twin),
+    );
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn state_raw_shadow(ctx: RawTracePointContext) -> i32 {
     let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    probe::state::shadow(|twin| probe::state::change_at(sk, old, new, twin));
+    probe::state::shadow(
+        #[inline(always)]
+        |twin| probe::state::change_at(sk, old, new, twin),
+    );
     0
 }
 
@@ -69,7 +81,10 @@ fn state_perf(ctx: TracePointContext) -> u32 {
         )
     };
     if let (Ok(sk), Ok(old), Ok(new)) = fields {
-        probe::state::main(|twin| probe::state::change_at(sk as *const u8, old, new, twin));
+        probe::state::main(
+            #[inline(always)]
+            |twin| probe::state::change_at(sk as *const u8, old, new, twin),
+        );
     }
     0
 }

@@ -8,8 +8,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use tcptrace_common::config::STACKS_CHAIN;
 use tcptrace_common::counters;
 use tcptrace_common::stack::{
-    CHAIN_FRAMES, Chain, KIND_CHAIN, KIND_STACK, Registers,
-    STACK_BYTES, Stack, StackHead,
+    CHAIN_FRAMES, Chain, KIND_CHAIN, KIND_STACK, Registers, STACK_BYTES, Stack, StackHead,
 };
 
 use crate::kernel::{Probed, Reader, current_task, offset};

@@ -126,7 +126,8 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     if new == tcp::CLOSE && flags & (STATE_NO_SOCKET | STATE_DEAD | STATE_LAST_FPUT) == 0 {
         close::remember(cookie);
     }
-    let fill = |state: &mut State| {
+    let fill = #[inline(always)]
+    |state: &mut State| {
         state.tuple = tuple;
         state.old = old;
         state.new = new;
@@ -137,25 +138,34 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
         state.send_q = seq(offset!(write_seq)).wrapping_sub(seq(offset!(snd_una)));
     };
     if acts {
-        emit::<StateBy>(|record| {
-            record.state.header = sock::header::<StateBy>(KIND_STATE, cookie, sk);
-            fill(&mut record.state);
-            record.state.flags |= STATE_ACTOR;
-            if sock::exiting() {
-                record.state.flags |= STATE_EXITING;
-            }
-            sock::actor(&mut record.actor);
-        });
-        if new == tcp::SYN_SENT {
-            stack::take(POINT_CONNECT, cookie, sk);
-        } else if old != tcp::LISTEN && flags & STATE_LAST_FPUT != 0 && !sock::exiting() {
-            stack::take(POINT_CLOSE, cookie, sk);
+        emit::<StateBy>(
+            #[inline(always)]
+            |record| {
+                record.state.header = sock::header::<StateBy>(KIND_STATE, cookie, sk);
+                fill(&mut record.state);
+                record.state.flags |= STATE_ACTOR;
+                if sock::exiting() {
+                    record.state.flags |= STATE_EXITING;
+                }
+                sock::actor(&mut record.actor);
+            },
+        );
+        let closes = old != tcp::LISTEN && flags & STATE_LAST_FPUT != 0;
+        if new == tcp::SYN_SENT || (closes && !sock::exiting()) {
+            let point = match closes {
+                true => POINT_CLOSE,
+                false => POINT_CONNECT,
+            };
+            stack::take(point, cookie, sk);
         }
     } else {
-        emit::<State>(|record| {
-            record.header = sock::header::<State>(event::KIND_STATE, cookie, sk);
-            fill(record);
-        });
+        emit::<State>(
+            #[inline(always)]
+            |record| {
+                record.header = sock::header::<State>(event::KIND_STATE, cookie, sk);
+                fill(record);
+            },
+        );
     }
 }
 
