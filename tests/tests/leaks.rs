@@ -71,7 +71,8 @@ fn frame_pointers_are_followed_and_budgets_kept() {
 fn every_filter_leaves_room_for_stacks() {
     require!(root, tracer);
     let lab = Lab::new();
-    let pid = lab.peer().pid().to_string();
+    let peer = lab.peer();
+    let pid = peer.pid().to_string();
     let (ports, nets) = ("1,2,3,4,5,6,7,8", "10.0.0.0/8,10.1.0.0/16,10.2.0.0/16,::1");
     let owner = ["-4", "-p", &pid, "--role", "active"];
     let ends = ["-L", ports, "-D", ports, "--port", ports];
