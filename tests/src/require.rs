@@ -99,6 +99,21 @@ pub fn tshark() -> Need {
     program("tshark")
 }
 
+/// A C compiler.
+pub fn gcc() -> Need {
+    program("gcc")
+}
+
+/// A C++ compiler.
+pub fn gxx() -> Need {
+    program("g++")
+}
+
+/// A Go compiler.
+pub fn go() -> Need {
+    program("go")
+}
+
 /// The Python packages that read exports.
 pub fn python_tools() -> Need {
     let path = crate::export::python_path();

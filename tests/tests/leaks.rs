@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tcptrace_tests::lab::Lab;
-use tcptrace_tests::leaks::{assert_calls, leaks, stop};
+use tcptrace_tests::leaks::{assert_calls, functions, leaks, stop};
+use tcptrace_tests::recording::{run, text};
 use tcptrace_tests::require;
 use tcptrace_tests::tcptrace::{chosen, doctor};
 
@@ -64,6 +65,38 @@ fn frame_pointers_are_followed_and_budgets_kept() {
     assert!(over > 0, "{told}");
     // What was not taken makes no event incomplete.
     assert_eq!(told["completeness"]["complete"], true, "{told}");
+}
+
+/// Names are of the time of the trace: a replay looks at no process and no file of theirs.
+#[test]
+fn a_replay_says_the_same() {
+    require!(root, tracer);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("it.rec");
+    let file = text(&file);
+    let lab = Lab::new();
+    let live = leaks(&lab, &["--record", file]);
+    let mut kept = lab.connect();
+    let mut closed = lab.connect();
+    for conn in [&mut kept, &mut closed] {
+        conn.client.act("close C");
+        conn.server.act("wait S 8");
+    }
+    closed.server.act("close S");
+    std::thread::sleep(Duration::from_millis(300));
+    let told = stop(live);
+    drop((kept, closed));
+    let again = run(&["leaks", "--json", "--min-age", "0", file]);
+    let mut again: Value = serde_json::from_slice(&again).expect("one object");
+    // What threads do now only a live run can tell.
+    for group in again["groups"].as_array_mut().expect("groups") {
+        group["now"] = told["groups"][0]["now"].clone();
+    }
+    assert!(
+        !functions(&told["groups"][0]["acquired_at"][0]).is_empty(),
+        "{told}"
+    );
+    assert_eq!(told, again);
 }
 
 /// What the verifier goes through grows with every filter, and with stacks.
