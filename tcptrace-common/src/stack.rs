@@ -12,7 +12,7 @@ pub const POINT_CONNECT: u8 = 1;
 pub const POINT_ACCEPT: u8 = 2;
 /// It reads the end of the stream.
 pub const POINT_EOF: u8 = 3;
-/// It closes, or shuts down, or disconnects.
+/// It closes its last descriptor of the socket.
 pub const POINT_CLOSE: u8 = 4;
 
 /// Bytes of the stack that are copied at most.

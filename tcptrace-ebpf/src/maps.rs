@@ -30,9 +30,10 @@ pub(crate) static STACKS: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
 #[map]
 pub(crate) static STACKS_TAKEN: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Processes that run CPython, by tgid.
+/// Processes that run CPython, by tgid. Those that ended are forgotten in time; losing another costs
+/// stacks whose Python is of a later moment, and says so: that is why this may be an LRU map.
 #[map]
-pub(crate) static PYTHONS: HashMap<u32, Python> = HashMap::with_max_entries(1 << 10, 0);
+pub(crate) static PYTHONS: LruHashMap<u32, Python> = LruHashMap::with_max_entries(1 << 10, 0);
 
 /// `tcptrace_common::counters`.
 #[map]

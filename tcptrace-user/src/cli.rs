@@ -175,8 +175,9 @@ pub(crate) struct Tracing {
     /// Take field offsets from this BTF instead of the kernel's own
     #[arg(long, value_name = "FILE")]
     pub(crate) btf: Option<PathBuf>,
-    /// How to find the functions that called: auto: as each program allows, fp: by frame pointers,
-    /// dwarf: by what describes the code, none: take no stacks [default: auto for leaks, watch
+    /// How to find the functions that called: auto: by what describes the
+    /// code, and as each program allows where nothing does; dwarf: the same; fp: by frame pointers
+    /// alone; none: take no stacks [default: auto for leaks, watch
     /// --stack, and record without --state; else none]
     #[arg(long, value_name = "HOW")]
     pub(crate) stacks: Option<StackMode>,
@@ -193,11 +194,11 @@ pub(crate) struct Tracing {
 /// How stacks are walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StackMode {
-    /// As each program allows.
+    /// By what describes the code, and as each program allows where nothing does.
     Auto,
     /// By frame pointers.
     Fp,
-    /// By what describes the code.
+    /// The same.
     Dwarf,
     /// No stacks are taken.
     None,

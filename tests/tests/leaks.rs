@@ -37,15 +37,16 @@ fn the_code_that_acquired_and_the_code_that_closed() {
     assert_eq!(acquired["by"], "accept", "{told}");
     assert_eq!(acquired["all"]["acquired"], 3, "{told}");
     assert_eq!(acquired["all"]["closed"], 1, "{told}");
-    assert_calls(acquired, &["accept", "Script::run", "main"]);
+    // Not optimized, a few of its functions fill all of the copy.
+    assert_calls(acquired, &["accept", "Script::run"]);
     let place = &acquired["all"]["closed_at"][0];
     assert_eq!(place["count"], 1, "{told}");
-    assert_calls(place, &["Script::run", "main"]);
+    assert_calls(place, &["Script::run"]);
     // From the receive queue follows that the end was read, and not where.
     if chosen(&doctor(), "eof") != "derived" {
         let read = &group["eof_at"][0];
         assert_eq!(read["count"], 1, "{told}");
-        assert_calls(read, &["Script::run", "main"]);
+        assert_calls(read, &["Script::run"]);
     }
 }
 

@@ -99,7 +99,7 @@ impl Page {
             let n = thousands(group.inferred);
             self.words(
                 4,
-                &format!("with ~{n} older ones, same pid and peer: inferred"),
+                &format!("with ~{n} without a stack, same pid and peer: inferred"),
             );
         }
         for now in &group.now {
@@ -291,9 +291,9 @@ fn trend(trend: Trend) -> String {
 /// `never closed: the peer closed first, the FIN was never read (1,204 of 1,204)`.
 fn evidence(group: &Group) -> String {
     let first = match group.closed_first() {
-        Some("peer") => "the peer closed first",
+        Some("peer") => "not closed: the peer closed first",
         Some(_) => "closed here first",
-        None => "still open",
+        None => "not closed",
     };
     let verdicts = group.verdicts.iter();
     let told = verdicts.filter_map(|(verdict, count)| {
@@ -308,7 +308,7 @@ fn evidence(group: &Group) -> String {
         _ => String::new(),
     };
     let told: Vec<String> = std::iter::once(first.to_owned()).chain(told).collect();
-    format!("not closed: {}{unread}", told.join("; "))
+    format!("{}{unread}", told.join("; "))
 }
 
 fn in_words(verdict: Verdict) -> &'static str {

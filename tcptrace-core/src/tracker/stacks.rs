@@ -21,6 +21,9 @@ const LATE_NS: u64 = 5_000_000_000;
 /// More stacks than these are not kept: a program that makes up functions has no end of them.
 const MAX_STACKS: usize = 65_536;
 
+/// More frames than these are not kept: some 100 MB, texts aside.
+const MAX_FRAMES: usize = 1 << 20;
+
 /// More places than these at which connections of one stack are closed are counted together.
 const MAX_PLACES: usize = 64;
 
@@ -101,6 +104,8 @@ struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Stacks {
     named: BTreeMap<StackId, Arc<Stack>>,
+    /// Of all that are named.
+    frames: usize,
     refused: u64,
     ledgers: BTreeMap<StackId, Ledger>,
     kept: Map<u64, Kept>,
@@ -120,11 +125,16 @@ impl Stacks {
     }
 
     pub(super) fn define(&mut self, stack: &Stack) {
-        if self.named.len() < MAX_STACKS || self.named.contains_key(&stack.id) {
-            self.named.insert(stack.id, Arc::new(stack.clone()));
-        } else {
-            self.refused += 1;
+        if self.named.contains_key(&stack.id) {
+            return;
         }
+        let frames = self.frames + stack.frames.len();
+        if self.named.len() >= MAX_STACKS || frames > MAX_FRAMES {
+            self.refused += 1;
+            return;
+        }
+        self.frames = frames;
+        self.named.insert(stack.id, Arc::new(stack.clone()));
     }
 
     /// `followed`: the tracker knows of the connection.
@@ -239,6 +249,7 @@ impl Stacks {
     /// Counts from here on, with those that are there.
     pub(super) fn restart(&mut self) {
         self.ledgers.clear();
+        self.refused = 0;
         for kept in self.kept.values_mut().filter(|kept| !kept.settled) {
             if std::mem::take(&mut kept.counted) {
                 count(kept, &mut self.ledgers);
@@ -264,6 +275,10 @@ impl Stacks {
 
 fn count(kept: &mut Kept, ledgers: &mut BTreeMap<StackId, Ledger>) {
     if let Some(acquired) = kept.acquired.filter(|_| !kept.counted) {
+        // A stack without room for its ledger has none for its names, and is counted there.
+        if ledgers.len() >= MAX_STACKS && !ledgers.contains_key(&acquired.stack) {
+            return;
+        }
         kept.counted = true;
         let ledger = ledgers.entry(acquired.stack).or_default();
         ledger.acquired += 1;

@@ -56,7 +56,11 @@ pub(crate) fn frames(
         };
         slot.at = word(python.frame_at);
         head.python_len = place as u8 + 1;
-        frame = word(python.frame_previous);
+        match field(frame, python.frame_previous) {
+            Some(previous) => frame = previous,
+            // There are more, as far as anybody knows.
+            None => break,
+        }
     }
     head.python_more = u8::from(frame != 0);
 }

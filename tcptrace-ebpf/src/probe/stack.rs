@@ -178,8 +178,13 @@ fn registers(task: *const u8) -> Option<Registers> {
         return None;
     };
     let word = |place: u32| Probed.read::<u64>(regs, place * 8);
+    let ip = word(16);
+    if ip == 0 {
+        // A worker of io_uring, which came from no system call.
+        return None;
+    }
     Some(Registers {
-        ip: word(16),
+        ip,
         sp: word(19),
         bp: word(4),
         bx: word(5),

@@ -34,16 +34,9 @@ pub(crate) fn run(options: &options::Leaks) -> anyhow::Result<ExitCode> {
         .map(Document::open)
         .transpose()?;
     let pprof = options.pprof.as_ref().map(Document::open).transpose()?;
-    let Some(Made {
-        mut leaks,
-        recorded,
-    }) = make(options)?
-    else {
+    let Some(Made { leaks, recorded }) = make(options)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    if options.growing {
-        leaks.keep_growing();
-    }
     let documents = flamegraph.is_some() || pprof.is_some();
     if let Some(document) = flamegraph {
         document.save(flame::to_svg(&leaks).as_bytes(), &options.terminal)?;
@@ -82,6 +75,12 @@ struct Made {
 /// `None`: whoever read our output went away.
 fn make(options: &options::Leaks) -> anyhow::Result<Option<Made>> {
     let trends = Trends::new(options.question);
+    let wanted = |mut leaks: Leaks| {
+        if options.growing {
+            leaks.keep_growing();
+        }
+        leaks
+    };
     match &options.source {
         Source::Files {
             files,
@@ -99,8 +98,9 @@ fn make(options: &options::Leaks) -> anyhow::Result<Option<Made>> {
             Ok(played.map(|played| {
                 let completeness = played.summary().completeness;
                 let trends = played.sink.trends;
+                let leaks = Leaks::new(&played.tracker, trends, completeness, anchor);
                 Made {
-                    leaks: Leaks::new(&played.tracker, trends, completeness, anchor),
+                    leaks: wanted(leaks),
                     recorded: None,
                 }
             }))
@@ -119,7 +119,8 @@ fn make(options: &options::Leaks) -> anyhow::Result<Option<Made>> {
             Ok(traced.map(|traced| {
                 let completeness = traced.tracker.summary().completeness;
                 let trends = traced.sink.trends;
-                let mut leaks = Leaks::new(&traced.tracker, trends, completeness, at);
+                let leaks = Leaks::new(&traced.tracker, trends, completeness, at);
+                let mut leaks = wanted(leaks);
                 super::now::tell(&mut leaks, options.top, &traced.tracker);
                 Made {
                     leaks,

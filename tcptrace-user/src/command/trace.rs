@@ -174,7 +174,9 @@ async fn attached<S: Sink>(
         Some(Recording::Memory(flight, _)) => Some(Recorder::hold(session(), flight)),
     };
     let mut pipeline = Pipeline::new(recorder, tracker, sink(anchor).context(WRITE)?);
-    for note in notes(&plan, probes.as_ref()) {
+    let untaken = trace.stacks != StackMode::None && probes.is_none();
+    let untaken = untaken.then(|| "no stacks are taken: nothing is attached".to_owned());
+    for note in notes(&plan, probes.as_ref()).into_iter().chain(untaken) {
         trace.terminal.notice(&note);
         tell(&mut pipeline, &note);
     }

@@ -219,10 +219,6 @@ impl Live {
     /// Takes what is left. When that is done, nothing follows.
     pub(crate) fn finish<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) -> Mono {
         self.drain_all(pipeline);
-        if let Some(stacks) = &mut self.stacks {
-            stacks.finish();
-            self.drain_all(pipeline);
-        }
         self.processes(pipeline);
         self.loss(pipeline);
         self.overflows(pipeline);
@@ -230,6 +226,11 @@ impl Live {
         self.sweep(pipeline);
         if pipeline.tracker().doubts() {
             self.sweep(pipeline);
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.finish();
+            self.drain_all(pipeline);
+            self.loss(pipeline);
         }
         let now = clock::mono();
         self.facts(pipeline, now, true);

@@ -43,6 +43,7 @@ pub(crate) fn run(
         // The most that the programs may have to do.
         config: Config {
             stacks: STACKS_COPY,
+            stack_rate: u32::MAX,
             ..Config::ZERO
         },
         ring_bytes: 1 << 20,

@@ -125,12 +125,18 @@ pub(super) fn python(frame: Option<tcptrace_python::Frame>, kind: FrameKind) -> 
         };
     };
     Frame {
-        function: Some(Arc::from(frame.function)),
-        file: Some(Arc::from(frame.file)),
+        function: Some(Arc::from(short(&frame.function))),
+        file: Some(Arc::from(short(&frame.file))),
         line: frame.line,
         kind,
         ..Frame::default()
     }
+}
+
+/// As much of a name as is kept of native ones.
+fn short(name: &str) -> &str {
+    const MAX_NAME: usize = 1 << 10;
+    &name[..name.floor_char_boundary(MAX_NAME)]
 }
 
 #[cfg(test)]

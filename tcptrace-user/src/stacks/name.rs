@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tcptrace_core::stack::{Seen, StackId};
+use tcptrace_core::stack::{Frame, Seen, StackId};
 use tcptrace_core::time::Mono;
 use tcptrace_stacks::{DebugInfo, Limits, Stacks, Trace};
 
@@ -114,9 +114,52 @@ impl Names {
         python: Option<merge::Python>,
         out: &mut Vec<Answer>,
     ) -> StackId {
-        let (frames, cut) = merge(trace, python);
+        let (frames, cut) = bounded(merge(trace, python));
         let (id, stack) = self.ids.number(frames, cut);
         out.extend(stack.map(Answer::Define));
         id
+    }
+}
+
+/// Bytes of the texts of a stack that are kept: whoever is watched chooses them, and a recording takes no
+/// record without a bound.
+const MAX_TEXT: usize = 256 << 10;
+
+/// As much of a stack as there is room for.
+fn bounded((mut frames, cut): (Vec<Frame>, Option<Arc<str>>)) -> (Vec<Frame>, Option<Arc<str>>) {
+    let texts = |frame: &Frame| -> usize {
+        let texts = [&frame.function, &frame.file, &frame.module, &frame.build_id];
+        texts.into_iter().flatten().map(|text| text.len()).sum()
+    };
+    let mut room = MAX_TEXT;
+    let kept = frames.iter().take_while(|frame| {
+        let left = room.checked_sub(texts(frame));
+        room = left.unwrap_or(0);
+        left.is_some()
+    });
+    let kept = kept.count();
+    if kept == frames.len() {
+        return (frames, cut);
+    }
+    frames.truncate(kept);
+    (frames, Some(Arc::from("its names are too long")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_without_end_are_cut() {
+        let frame = |bytes: usize| Frame {
+            function: Some(Arc::from("f".repeat(bytes))),
+            ..Frame::default()
+        };
+        let all = vec![frame(1 << 10); 300];
+        let (kept, cut) = bounded((all, None));
+        assert_eq!(kept.len(), 256);
+        assert_eq!(cut.as_deref(), Some("its names are too long"));
+        let (kept, cut) = bounded((vec![frame(7); 512], None));
+        assert_eq!((kept.len(), cut), (512, None));
     }
 }

@@ -93,7 +93,9 @@ fn python<'a>(head: &StackHead, bytes: &'a [u8]) -> Result<(Words, &'a [u8]), Ma
     let (frames, rest) =
         <[PythonFrame; PYTHON_FRAMES]>::read_from_prefix(bytes).map_err(|_| Malformed)?;
     let frames = frames.get(..head.python_len.into()).ok_or(Malformed)?;
-    Ok((frames.iter().map(|f| (f.code, f.at)).collect(), rest))
+    // Those that mark a call from C are no functions.
+    let functions = frames.iter().filter(|f| f.code != 0);
+    Ok((functions.map(|f| (f.code, f.at)).collect(), rest))
 }
 
 fn words(bytes: &[u8]) -> Vec<u64> {

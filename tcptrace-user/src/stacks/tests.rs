@@ -216,13 +216,14 @@ impl Script {
         while frame != 0 {
             let marks_c =
                 walk.frame_owner != NO_OFFSET && at(frame, walk.frame_owner) as u8 >= OWNED_BY_C;
-            if !marks_c {
-                copy.python[usize::from(copy.head.python_len)] = PythonFrame {
-                    code: at(frame, walk.frame_code),
-                    at: at(frame, walk.frame_at),
-                };
-                copy.head.python_len += 1;
-            }
+            copy.python[usize::from(copy.head.python_len)] = PythonFrame {
+                code: match marks_c {
+                    true => 0,
+                    false => at(frame, walk.frame_code),
+                },
+                at: at(frame, walk.frame_at),
+            };
+            copy.head.python_len += 1;
             frame = at(frame, walk.frame_previous);
         }
         copy
