@@ -1,5 +1,7 @@
 //! Who never closed it, in which code: stacks of the workload, from the moment of its calls.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -73,6 +75,9 @@ fn frame_pointers_are_followed_and_budgets_kept() {
 fn a_replay_says_the_same() {
     require!(root, tracer);
     let directory = tempfile::tempdir().expect("a directory");
+    // Whoever the tracer runs as.
+    let anybody = Permissions::from_mode(0o777);
+    std::fs::set_permissions(directory.path(), anybody).expect("its mode");
     let file = directory.path().join("it.rec");
     let file = text(&file);
     let lab = Lab::new();
