@@ -48,7 +48,7 @@ fn the_code_that_acquired_and_the_code_that_closed() {
     if chosen(&doctor(), "eof") != "derived" {
         let read = &group["eof_at"][0];
         assert_eq!(read["count"], 1, "{told}");
-        assert_calls(read, &["Script::run"]);
+        assert_calls(read, &["script"]);
     }
 }
 
