@@ -38,6 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
         },
         overflows_seen: choice & 1 == 0,
         stacks: choice & 4 != 0,
+        ledgers: true,
         selective: false,
         polled_ns: (choice & 2 != 0).then_some(250_000_000),
         mode: String::new(),

@@ -42,7 +42,7 @@ pub struct Registers {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct StackHead {
-    /// Its kind is [`KIND_STACK`] or [`KIND_CHAIN`].
+    /// Its kind is [`KIND_STACK`], [`KIND_CHAIN`] or [`KIND_PATH`].
     pub header: Header,
     /// Process id (kernel: tgid), in the initial pid namespace.
     pub tgid: u32,
@@ -60,7 +60,7 @@ pub struct StackHead {
     pub python_more: u8,
     /// Zero.
     pub pad: u8,
-    /// Bytes of stack, or addresses, that follow.
+    /// Bytes of stack, or addresses, that follow; 0 of a path.
     pub len: u32,
 }
 
@@ -106,6 +106,74 @@ pub struct Chain {
     pub addresses: [u64; CHAIN_FRAMES],
 }
 
+/// A stack that user space knows: what decides it was looked at, and found in the map `PATHS`.
+pub const KIND_PATH: u16 = 18;
+
+/// Body of [`KIND_PATH`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Path {
+    /// Head.
+    pub head: StackHead,
+    /// The number that user space gave it.
+    pub number: u32,
+    /// Zero.
+    pub pad: u32,
+    /// The Python frames, the innermost first.
+    pub python: [PythonFrame; PYTHON_FRAMES],
+}
+
+/// Words of a stack that are looked at for a known path at most.
+pub const PATH_WORDS: usize = 64;
+
+/// For each stack that may be copied in a second so many may be looked at.
+pub const LOOKS_PER_COPY: u64 = 8;
+
+/// What was seen at a node of the tree of known paths: a key of the map `PATHS`.
+///
+/// The first nodes of a path are the process, by its start; its program, by where its stack starts; and
+/// the instruction after the system call. From there on each node says where to look next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PathSeen {
+    /// The node; of a process its tgid.
+    pub node: u32,
+    /// One of the `SEEN_*` numbers.
+    pub kind: u32,
+    /// What was seen.
+    pub value: u64,
+}
+
+/// An address of code.
+pub const SEEN_ADDRESS: u32 = 0;
+/// A place, in bytes from the stack pointer.
+pub const SEEN_PLACE: u32 = 1;
+/// Zero, which is no place.
+pub const SEEN_ZERO: u32 = 2;
+/// `group_leader->start_boottime`.
+pub const SEEN_PROCESS: u32 = 3;
+/// `mm->start_stack`.
+pub const SEEN_PROGRAM: u32 = 4;
+
+/// Where to look next: a value of the map `PATHS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PathNext {
+    /// The node that this is; of [`LOOK_FOUND`] the number of the path.
+    pub node: u32,
+    /// Bytes from the stack pointer to the word, and above them the `LOOK_*` bits.
+    pub look: u32,
+}
+
+/// The bits of a look that are the number of bytes.
+pub const LOOK_OFFSET: u32 = 0x00ff_ffff;
+/// Set: the word is a place on the stack. Not set: it is an address of code.
+pub const LOOK_PLACE: u32 = 1 << 24;
+/// Set: the word is `rbp`.
+pub const LOOK_BP: u32 = 1 << 25;
+/// Set: there is nothing to look at, the path is known.
+pub const LOOK_FOUND: u32 = 1 << 26;
+
 /// An offset of [`Python`] that there is none of.
 pub const NO_OFFSET: u16 = u16::MAX;
 
@@ -144,4 +212,7 @@ const _: () = assert!(size_of::<StackHead>() == 64);
 const _: () = assert!(size_of::<PythonFrame>() == 16);
 const _: () = assert!(size_of::<Stack>() == 64 + 64 + 16 * PYTHON_FRAMES + STACK_BYTES);
 const _: () = assert!(size_of::<Chain>() == 64 + 16 * PYTHON_FRAMES + 512);
+const _: () = assert!(size_of::<Path>() == 64 + 8 + 16 * PYTHON_FRAMES);
+const _: () = assert!(size_of::<PathSeen>() == 16);
+const _: () = assert!(size_of::<PathNext>() == 8);
 const _: () = assert!(size_of::<Python>() == 32);

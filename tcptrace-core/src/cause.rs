@@ -65,6 +65,35 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every cause, in the order of their numbers in recordings: what is new goes to the end.
+    pub const ALL: [Cause; 25] = [
+        Cause::Unknown,
+        Cause::Close,
+        Cause::Shutdown,
+        Cause::Exit,
+        Cause::Connect,
+        Cause::Listen,
+        Cause::Handshake,
+        Cause::PeerFin,
+        Cause::Acked,
+        Cause::ResetReceived,
+        Cause::ResetSent,
+        Cause::Destroyed,
+        Cause::TimedOut,
+        Cause::Refused,
+        Cause::Unreachable,
+        Cause::NoPort,
+        Cause::Timer,
+        Cause::ReusedByConnect,
+        Cause::ReusedBySyn,
+        Cause::ListenerClosed,
+        Cause::NamespaceExit,
+        Cause::TimeWaitOverflow,
+        Cause::NoLinger2,
+        Cause::Disconnect,
+        Cause::EndNotSeen,
+    ];
+
     /// The stable name in JSON.
     pub fn name(self) -> &'static str {
         match self {

@@ -76,10 +76,14 @@ impl Filter {
     }
 
     /// Whether the ends and the namespace are those asked for.
+    #[inline]
     pub fn selects_tuple(&self, tuple: &Tuple) -> bool {
-        if !self.asks_for_tuple() {
-            return true;
-        }
+        !self.asks_for_tuple() || self.selects_ends(tuple)
+    }
+
+    /// Apart from the question whether anything was asked for, which then takes a tenth of the time.
+    #[inline(never)]
+    fn selects_ends(&self, tuple: &Tuple) -> bool {
         let (local, remote) = (tuple.local, tuple.remote);
         let in_any = |nets: &[Net], ip| nets.is_empty() || nets.iter().any(|n| n.contains(ip));
         self.local_ports.admit(local.port())

@@ -5,11 +5,16 @@ use hdrhistogram::Histogram;
 /// 24 h in µs: what is longer counts as this long.
 const MAX_US: u64 = 24 * 3_600 * 1_000_000;
 
+/// So many are kept as they are: most groups have few, and a histogram takes up to 70 KiB.
+const FEW: usize = 64;
+
 /// Durations of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Durations {
-    /// Made at the first value: most groups never get one. Grows with the largest value.
-    us: Option<Histogram<u32>>,
+    /// In their order, ns; none if there are many.
+    few: Vec<u64>,
+    /// By their µs. It grows with the largest value.
+    many: Option<Box<Histogram<u32>>>,
     min_ns: u64,
     max_ns: u64,
 }
@@ -17,74 +22,99 @@ pub struct Durations {
 impl Durations {
     /// Counts one duration.
     pub fn record(&mut self, ns: u64) {
-        let us = (ns / 1_000).clamp(1, MAX_US);
-        if self.us.is_none() {
-            self.us = Histogram::new(3).ok();
-            (self.min_ns, self.max_ns) = (ns, ns);
+        self.extremes(ns, ns);
+        if self.many.is_none() && self.few.len() < FEW {
+            let place = self.few.partition_point(|other| *other <= ns);
+            self.few.insert(place, ns);
+        } else {
+            count(self.many(), ns);
         }
-        if let Some(histogram) = &mut self.us {
-            let recorded = histogram.record(us);
-            debug_assert!(
-                recorded.is_ok(),
-                "a growing histogram takes any value up to a day"
-            );
-        }
-        self.min_ns = self.min_ns.min(ns);
-        self.max_ns = self.max_ns.max(ns);
     }
 
     /// Counts all of another.
     pub fn add(&mut self, other: &Durations) {
-        let Some(theirs) = &other.us else { return };
-        let Some(ours) = &mut self.us else {
-            self.clone_from(other);
+        let Some(theirs) = &other.many else {
+            other.few.iter().for_each(|ns| self.record(*ns));
             return;
         };
-        let added = ours.add(theirs);
+        self.extremes(other.min_ns, other.max_ns);
+        let added = self.many().add(&**theirs);
         debug_assert!(added.is_ok(), "a growing histogram takes another");
-        self.min_ns = self.min_ns.min(other.min_ns);
-        self.max_ns = self.max_ns.max(other.max_ns);
+    }
+
+    fn extremes(&mut self, min_ns: u64, max_ns: u64) {
+        if self.is_empty() {
+            (self.min_ns, self.max_ns) = (min_ns, max_ns);
+        }
+        self.min_ns = self.min_ns.min(min_ns);
+        self.max_ns = self.max_ns.max(max_ns);
+    }
+
+    /// The histogram, with the few in it.
+    fn many(&mut self) -> &mut Histogram<u32> {
+        let few = &mut self.few;
+        self.many.get_or_insert_with(|| {
+            let mut many = Histogram::new(3).expect("three digits are possible");
+            std::mem::take(few)
+                .into_iter()
+                .for_each(|ns| count(&mut many, ns));
+            Box::new(many)
+        })
     }
 
     /// How many were counted.
     pub fn len(&self) -> u64 {
-        self.us.as_ref().map_or(0, Histogram::len)
+        let many = self.many.as_ref().map_or(0, |many| many.len());
+        self.few.len() as u64 + many
     }
 
     /// Whether none was.
     pub fn is_empty(&self) -> bool {
-        self.us.is_none()
+        self.len() == 0
     }
 
     /// The shortest, exactly, ns.
     pub fn min_ns(&self) -> Option<u64> {
-        self.us.as_ref().map(|_| self.min_ns)
+        (!self.is_empty()).then_some(self.min_ns)
     }
 
     /// The longest, exactly, ns.
     pub fn max_ns(&self) -> Option<u64> {
-        self.us.as_ref().map(|_| self.max_ns)
+        (!self.is_empty()).then_some(self.max_ns)
     }
 
     /// The distinct durations, ns, in their order, and how many there are of each; within 0.1 %.
     pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
-        let values = self.us.iter().flat_map(Histogram::iter_recorded);
-        values.map(|value| {
+        let few = self.few.chunk_by(u64::eq);
+        let few = few.map(|same| (same[0], same.len() as u64));
+        let many = self.many.iter().flat_map(|many| many.iter_recorded());
+        few.chain(many.map(|value| {
             let ns = value.value_iterated_to().saturating_mul(1_000);
             (
                 ns.clamp(self.min_ns, self.max_ns),
                 u64::from(value.count_at_value()),
             )
-        })
+        }))
     }
 
     /// The duration below which `quantile` (0 to 1) of them lie, ns, within 0.1 % and never
     /// outside the shortest and the longest.
     pub fn quantile_ns(&self, quantile: f64) -> Option<u64> {
-        let histogram = self.us.as_ref()?;
-        let ns = histogram.value_at_quantile(quantile).saturating_mul(1_000);
-        Some(ns.clamp(self.min_ns, self.max_ns))
+        if let Some(many) = &self.many {
+            let ns = many.value_at_quantile(quantile).saturating_mul(1_000);
+            return Some(ns.clamp(self.min_ns, self.max_ns));
+        }
+        let below = (quantile.clamp(0.0, 1.0) * self.few.len() as f64).ceil() as usize;
+        self.few.get(below.saturating_sub(1)).copied()
     }
+}
+
+fn count(many: &mut Histogram<u32>, ns: u64) {
+    let recorded = many.record((ns / 1_000).clamp(1, MAX_US));
+    debug_assert!(
+        recorded.is_ok(),
+        "a growing histogram takes any value up to a day"
+    );
 }
 
 #[cfg(test)]
@@ -98,6 +128,39 @@ mod tests {
             (none.len(), none.min_ns(), none.quantile_ns(0.5)),
             (0, None, None)
         );
+    }
+
+    #[test]
+    fn few_are_exact_and_many_like_them() {
+        let durations = |n: u64| {
+            let mut all = Durations::default();
+            (1..=n).rev().for_each(|ms| all.record(ms * 1_000_003));
+            all
+        };
+        let few = durations(FEW as u64);
+        assert!(few.many.is_none());
+        assert_eq!(few.quantile_ns(0.5), Some(32 * 1_000_003));
+        assert_eq!(few.quantile_ns(0.0), few.min_ns());
+        assert_eq!(few.quantile_ns(1.0), few.max_ns());
+        let mut many = few.clone();
+        many.add(&few);
+        assert!(many.many.is_some() && many.few.is_empty());
+        assert_eq!((many.len(), many.min_ns()), (2 * few.len(), few.min_ns()));
+        for quantile in [0.0, 0.01, 0.5, 0.9, 0.99, 1.0] {
+            let (a, b) = (few.quantile_ns(quantile), many.quantile_ns(quantile));
+            let (a, b) = (a.expect("some"), b.expect("some"));
+            assert!(a.abs_diff(b) <= a / 1_000, "{quantile}: {a} {b}");
+        }
+        let twice = few.counts().zip(many.counts());
+        for ((a, one), (b, two)) in twice {
+            assert!(a.abs_diff(b) <= a / 1_000 && (one, two) == (1, 2));
+        }
+        // In whatever order they come together.
+        let mut other = Durations::default();
+        other.add(&many);
+        other.add(&few);
+        many.add(&few);
+        assert!(many.counts().eq(other.counts()));
     }
 
     #[test]

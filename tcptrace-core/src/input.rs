@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::cause::Cause;
+use crate::host::{Activity, Reading};
 use crate::owner::{Actor, Holder, Process};
 use crate::stack::{self, Stack};
 use crate::state::TcpState;
@@ -45,6 +46,19 @@ pub struct Event {
     pub sk: u64,
     /// What.
     pub body: EventBody,
+}
+
+impl Event {
+    /// An event of a socket that is known by its cookie alone.
+    pub fn new(at: Mono, cookie: u64, body: EventBody) -> Event {
+        Event {
+            at,
+            cpu: 0,
+            cookie,
+            sk: 0,
+            body,
+        }
+    }
 }
 
 /// The kinds of events.
@@ -107,6 +121,22 @@ pub struct StateChange {
     pub send_q: u32,
     /// Who did it, if a local call did.
     pub actor: Option<Actor>,
+}
+
+impl StateChange {
+    /// A change of which nothing else is known: no flag, no error, empty queues, nobody who did it.
+    pub fn new(tuple: Tuple, old: TcpState, new: TcpState) -> StateChange {
+        StateChange {
+            tuple,
+            old,
+            new,
+            flags: 0,
+            err: 0,
+            recv_q: 0,
+            send_q: 0,
+            actor: None,
+        }
+    }
 }
 
 /// What happened to a minisocket.
@@ -350,6 +380,10 @@ pub enum Definition {
         /// How long an orphan may stay in FIN_WAIT_2.
         ns: u64,
     },
+    /// A setting or a counter of a namespace.
+    Reading(Reading),
+    /// What a process had open and waited for.
+    Activity(Activity),
     /// What a reader of the results has to know, in a sentence.
     Note(Arc<str>),
 }

@@ -51,6 +51,27 @@ pub struct Stack {
     pub cut: Option<Arc<str>>,
 }
 
+impl Stack {
+    /// Bytes that it takes, with its texts, which it may share with others.
+    pub fn bytes(&self) -> usize {
+        let frames = self.frames.iter();
+        let cut = self.cut.as_ref().map_or(0, |why| why.len());
+        size_of::<Stack>() + cut + frames.map(Frame::bytes).sum::<usize>()
+    }
+}
+
+impl Frame {
+    /// Bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        let texts = [&self.function, &self.file, &self.module, &self.build_id];
+        texts.into_iter().flatten().map(|text| text.len()).sum()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Frame>() + self.text_bytes()
+    }
+}
+
 /// A function on a stack. All texts are as the process has them: escape them before printing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Frame {

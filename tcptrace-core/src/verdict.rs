@@ -26,6 +26,19 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Verdict; 9] = [
+        Verdict::NeverAccepted,
+        Verdict::FinUnread,
+        Verdict::CloseNotifyUnread,
+        Verdict::DataUnread,
+        Verdict::EofRead,
+        Verdict::Drained,
+        Verdict::HalfClosed,
+        Verdict::OrphanTimer,
+        Verdict::DeadFdOpen,
+    ];
+
     /// The stable name in JSON.
     pub fn name(self) -> &'static str {
         match self {

@@ -29,6 +29,7 @@ fn leaks(inputs: &[Input], by: By, min_age_ns: u64) -> Leaks {
             states: StateSet::all(),
             ..Filter::default()
         },
+        ledgers: true,
         ..Options::default()
     });
     let mut trends = Trends::new(Question { by, min_age_ns });
@@ -62,25 +63,11 @@ fn inputs() -> impl Strategy<Value = Vec<Input>> {
 }
 
 fn connects(cookie: u64, at: u64) -> Input {
-    let port = 1_000 + cookie as u16;
+    let port = 1_000u16.wrapping_add(cookie as u16);
     let ends = ([10, 0, 0, 1], port).into();
-    let change = StateChange {
-        tuple: Tuple::new(ends, ([10, 0, 0, 2], 443).into(), Some(1)),
-        old: TcpState::Close,
-        new: TcpState::SynSent,
-        flags: 0,
-        err: 0,
-        recv_q: 0,
-        send_q: 0,
-        actor: None,
-    };
-    Input::Kernel(Event {
-        at: Mono(at),
-        cpu: 0,
-        cookie,
-        sk: cookie,
-        body: EventBody::State(change),
-    })
+    let tuple = Tuple::new(ends, ([10, 0, 0, 2], 443).into(), Some(1));
+    let change = StateChange::new(tuple, TcpState::Close, TcpState::SynSent);
+    Input::Kernel(Event::new(Mono(at), cookie, EventBody::State(change)))
 }
 
 fn seen(cookie: u64, point: Point, stack: u32) -> Input {
@@ -200,6 +187,90 @@ fn a_profile_says_what_the_report_says() {
         .collect();
     assert_eq!(labels["peer"], "10.0.0.2:443");
     assert_eq!(labels["state"], "syn_sent");
+}
+
+#[test]
+fn a_trace_without_stacks_says_so() {
+    let leaks = leaks(&[connects(1, 5), Input::End(Mono(9))], By::Stack, 0);
+    let json = serde_json::to_value(LeaksLine::new(&leaks)).expect("JSON");
+    assert_eq!(json["stacks"], serde_json::Value::Null);
+    let style = Style {
+        terminal: None,
+        color: false,
+        top: 3,
+        full_stacks: false,
+    };
+    let text = leaks_text::to_text(&leaks, style);
+    assert!(text.contains("\nthis trace took no stacks\n"), "{text}");
+}
+
+#[test]
+fn stacks_without_room_are_counted() {
+    let all = 70_000u32;
+    let inputs: Vec<Input> = (0..all)
+        .flat_map(|number| {
+            let cookie = u64::from(number) + 1;
+            let stack = Stack {
+                id: StackId(number),
+                frames: Arc::new([Frame::default()]),
+                cut: None,
+            };
+            [
+                Input::Define(Definition::Stack(stack)),
+                connects(cookie, 5),
+                seen(cookie, Point::Connect, number),
+            ]
+        })
+        .collect();
+    let leaks = leaks(&inputs, By::Pid, 0);
+    let refused = u64::from(all) - 65_536;
+    assert_eq!(leaks.stacks.map(|missing| missing.refused), Some(refused));
+    assert_eq!(leaks.completeness.stacks_not_taken, refused);
+    let style = Style {
+        terminal: None,
+        color: false,
+        top: 3,
+        full_stacks: false,
+    };
+    let text = leaks_text::to_text(&leaks, style);
+    assert!(text.contains("\nstacks not taken: 4,464 without room to keep them\n"));
+}
+
+/// A connection of which `thread_at` is told when it is `told_at`, after `more`.
+fn told_late(point: Point, told_at: u64, more: &[Input]) -> Leaks {
+    let second = 1_000_000_000;
+    let thread = Seen {
+        at: Mono(second),
+        cookie: 1,
+        point,
+        pid: 7,
+        tid: 8,
+        stack: StackId(0),
+    };
+    let stack = Stack {
+        id: StackId(0),
+        frames: Arc::new([Frame::default()]),
+        cut: None,
+    };
+    let told = [
+        Input::Define(Definition::Stack(stack)),
+        Input::Tick(Mono(told_at * second)),
+        Input::Stack(thread),
+    ];
+    leaks(&[more, &told].concat(), By::Stack, 0)
+}
+
+#[test]
+fn threads_that_are_told_of_too_late_are_counted() {
+    let late = |leaks: Leaks| leaks.stacks.map(|missing| missing.late);
+    for point in [Point::Connect, Point::Close] {
+        // Of a connection that nothing is known of any more.
+        assert_eq!(late(told_late(point, 7, &[])), Some(1), "{point}");
+        assert_eq!(late(told_late(point, 5, &[])), Some(0), "{point}");
+    }
+    // One that is still there has lost nothing.
+    let there = [connects(1, 5)];
+    assert_eq!(late(told_late(Point::Connect, 7, &there)), Some(0));
 }
 
 fn profile(leaks: &Leaks) -> Profile {

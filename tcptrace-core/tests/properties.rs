@@ -212,6 +212,7 @@ fn tracker(watched: StateSet, min_age_ns: u64, polled: bool) -> Tracker {
         },
         overflows_seen: !polled,
         stacks: true,
+        ledgers: true,
         selective: false,
         polled_ns: polled.then_some(250_000_000),
         mode: "full".to_owned(),
@@ -253,7 +254,7 @@ proptest! {
         let ledgers = |tracker: &Tracker| format!("{:?}", tracker.ledgers().collect::<Vec<_>>());
         let before = ledgers(&tracker);
         for seen in tracker.threads_seen() {
-            tracker.apply(&seen, &mut changes);
+            tracker.apply(&Input::Stack(seen), &mut changes);
         }
         prop_assert_eq!(before, ledgers(&tracker));
         let outstanding = tracker.outstanding().filter(|o| o.acquired.is_some()).count();

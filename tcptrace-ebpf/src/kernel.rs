@@ -13,7 +13,7 @@ use crate::maps::count;
 macro_rules! offset {
     ($field:ident) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::LAYOUT_V4.$field) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::LAYOUT_V5.$field) }
     };
 }
 pub(crate) use offset;
@@ -75,7 +75,9 @@ impl Reader for Probed {
         if offset == ABSENT {
             return value;
         }
-        // SAFETY: the helper writes exactly `size_of::<T>()` bytes to `value`, or fails.
+        // SAFETY: the helper writes exactly `size_of::<T>()` bytes to `value`: zeroes if it fails
+        // (`bpf_probe_read_kernel_common`, since 5.5). Zeroes of our own would be another number to
+        // the verifier, and make two ways of each read.
         let failed = unsafe {
             bpf_probe_read_kernel(
                 (&raw mut value).cast(),
@@ -85,7 +87,6 @@ impl Reader for Probed {
         };
         if failed != 0 {
             count(counters::READ_FAULT);
-            value = T::default();
         }
         value
     }

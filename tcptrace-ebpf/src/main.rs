@@ -32,6 +32,8 @@ use crate::kernel::{Probed, Reader as _, Typed};
 fn state(ctx: BtfTracePointContext) -> i32 {
     let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     probe::state::main(
+        sk,
+        probe::state::hash(sk),
         #[inline(always)]
         |twin| probe::state::change(Typed, sk, old, new, twin),
     );
@@ -42,6 +44,20 @@ fn state(ctx: BtfTracePointContext) -> i32 {
 fn state_shadow(ctx: BtfTracePointContext) -> i32 {
     let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     probe::state::shadow(
+        sk,
+        probe::state::hash(sk),
+        #[inline(always)]
+        |twin| probe::state::change(Typed, sk, old, new, twin),
+    );
+    0
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn state_last(ctx: BtfTracePointContext) -> i32 {
+    let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    probe::state::last(
+        sk,
+        probe::state::hash(sk),
         #[inline(always)]
         |twin| probe::state::change(Typed, sk, old, new, twin),
     );
@@ -52,6 +68,8 @@ fn state_shadow(ctx: BtfTracePointContext) -> i32 {
 fn state_raw(ctx: RawTracePointContext) -> i32 {
     let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     probe::state::main(
+        sk,
+        probe::state::hash_at(sk),
         #[inline(always)]
         |twin| probe::state::change_at(sk, old, new, twin),
     );
@@ -62,6 +80,20 @@ fn state_raw(ctx: RawTracePointContext) -> i32 {
 fn state_raw_shadow(ctx: RawTracePointContext) -> i32 {
     let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     probe::state::shadow(
+        sk,
+        probe::state::hash_at(sk),
+        #[inline(always)]
+        |twin| probe::state::change_at(sk, old, new, twin),
+    );
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+fn state_raw_last(ctx: RawTracePointContext) -> i32 {
+    let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    probe::state::last(
+        sk,
+        probe::state::hash_at(sk),
         #[inline(always)]
         |twin| probe::state::change_at(sk, old, new, twin),
     );
@@ -81,10 +113,7 @@ fn state_perf(ctx: TracePointContext) -> u32 {
         )
     };
     if let (Ok(sk), Ok(old), Ok(new)) = fields {
-        probe::state::main(
-            #[inline(always)]
-            |twin| probe::state::change_at(sk as *const u8, old, new, twin),
-        );
+        probe::state::change_at(sk as *const u8, old, new, 0);
     }
     0
 }

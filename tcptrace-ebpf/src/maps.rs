@@ -1,22 +1,23 @@
 //! Maps and read-only globals: everything that the programs share with user space. The globals'
 //! names end with the version of the ABI.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use tcptrace_common::config::Config;
 use tcptrace_common::counters;
 use tcptrace_common::event::Overflow;
 use tcptrace_common::layout::Layout;
-use tcptrace_common::stack::Python;
+use tcptrace_common::stack::{PathNext, PathSeen, Python};
 use zerocopy::FromZeros;
 
 /// Where the kernel keeps its fields; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static LAYOUT_V4: Layout = Layout::UNRESOLVED;
+pub(crate) static LAYOUT_V5: Layout = Layout::UNRESOLVED;
 
 /// What the agent asks for; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static CONFIG_V4: Config = Config::ZERO;
+pub(crate) static CONFIG_V5: Config = Config::ZERO;
 
 /// The events. The size is set by user space.
 #[map]
@@ -26,9 +27,15 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
 #[map]
 pub(crate) static STACKS: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
 
-/// How many stacks were taken in the second that runs: its number above, their count below.
+/// How many stacks were copied in the second that runs, and how many were looked at: its number above,
+/// their count below.
 #[map]
-pub(crate) static STACKS_TAKEN: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static STACKS_TAKEN: Array<u64> = Array::with_max_entries(2, 0);
+
+/// The tree of the call paths that user space knows. It writes it; a path without room is copied.
+#[map]
+pub(crate) static PATHS: HashMap<PathSeen, PathNext> =
+    HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
 
 /// Processes that run CPython, by tgid. Those that ended are forgotten in time; losing another costs
 /// stacks whose Python is of a later moment, and says so: that is why this may be an LRU map.
@@ -48,11 +55,48 @@ pub(crate) static SELECTED: HashMap<u64, u8> = HashMap::with_max_entries(1 << 16
 #[map]
 pub(crate) static EOF_SEEN: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1 << 14, 0);
 
-/// Set while the main state program runs on this CPU.
+/// Sockets whose change the main state program took, and its twin has not seen yet, by their address.
 #[map]
-pub(crate) static STATE_ACTIVE: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static STATE_TAKEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(STATE_PLACES, 0);
 
-/// The minisocket whose timer runs on this CPU.
+/// Places of `STATE_TAKEN`: a power of 2.
+pub(crate) const STATE_PLACES: u32 = 1 << 10;
+
+/// Nobody writes it, so it is 0: the verifier does not know that.
+#[map]
+static ZERO: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Makes the verifier forget what it knows of a number, by adding a 0 that it does not know.
+///
+/// It follows every way through a program, and takes two of them as one from where they know the
+/// same. What a branch has told and a later branch asks for again keeps them apart: so each such
+/// question doubles the rest. Numbers that are forgotten in between cost nothing of the kind.
+///
+/// Nothing is written anywhere: since 7.x a program may be preempted, and another run of it come
+/// in between on the same CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct Blur(u64);
+
+impl Blur {
+    #[inline(always)]
+    pub(crate) fn new() -> Option<Blur> {
+        let zero = ZERO.get_ptr(0)?;
+        // SAFETY: a valid pointer into the map; volatile, so that the compiler does not know it either.
+        Some(Blur(unsafe { core::ptr::read_volatile(zero) }))
+    }
+
+    /// The same number.
+    #[inline(always)]
+    pub(crate) fn number(self, mut number: u64) -> u64 {
+        // SAFETY: an addition. In assembly, so that none of several is thought to be needless.
+        unsafe {
+            core::arch::asm!("{0} += {1}", inlateout(reg) number, in(reg) self.0, options(nomem, nostack));
+        }
+        number
+    }
+}
+
+/// The minisocket whose timer runs on this CPU: its cookie, or its address if it has none.
 #[map]
 pub(crate) static EXPIRING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -120,7 +164,7 @@ pub(crate) fn emit<T: FromZeros + 'static>(fill: impl FnOnce(&mut T)) {
 macro_rules! config {
     ($($field:tt)+) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V4.$($field)+) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V5.$($field)+) }
     };
 }
 pub(crate) use config;

@@ -34,6 +34,9 @@ pub(crate) struct Go {
     table: usize,
 }
 
+/// Where the table is.
+pub(crate) const SECTIONS: [&str; 2] = [".gopclntab", ".data.rel.ro.gopclntab"];
+
 /// A function in the table.
 struct Function {
     entry: u64,
@@ -44,9 +47,7 @@ struct Function {
 impl Go {
     /// The table of a file. `runtime_text` is the value of the symbol `runtime.text`, if there is one.
     pub(crate) fn read(elf: &Elf<'_>, limit: u64, runtime_text: Option<u64>) -> Option<Go> {
-        let bytes = [".gopclntab", ".data.rel.ro.gopclntab"]
-            .iter()
-            .find_map(|name| elf.named(name, limit))?;
+        let bytes = SECTIONS.iter().find_map(|name| elf.named(name, limit))?;
         let at = |index: usize| usize::try_from(u64_at(&bytes, 8 + index * 8)?).ok();
         // One-byte instructions, eight-byte pointers.
         if bytes.get(4..8)? != [0, 0, 1, 8] {

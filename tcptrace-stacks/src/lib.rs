@@ -23,6 +23,7 @@ mod modules;
 mod paths;
 mod perfmap;
 mod process;
+mod program;
 mod sample;
 mod stacks;
 mod symbols;
@@ -32,6 +33,8 @@ mod traces;
 mod unwind;
 
 pub use limits::{Counters, DebugInfo, Limits};
+pub use program::{Program, Runtime};
 pub use sample::{Chain, Process, Regs, Sample};
-pub use stacks::{Memory, Stacks};
+pub use stacks::{Memory, Path, Stacks};
 pub use trace::{BuildId, By, End, Frame, Trace, TraceId};
+pub use unwind::{Read, Seen};

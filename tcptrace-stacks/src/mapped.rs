@@ -79,6 +79,11 @@ fn by_path(pid: u32, mapping: &Mapping, path: &str) -> Option<Opened> {
     is(&stat, mapping).then(|| opened(&stat, source))
 }
 
+/// The file of the program that a process runs.
+pub(crate) fn executable(pid: u32) -> Option<Source> {
+    regular(&format!("/proc/{pid}/exe")).map(|(_, source)| source)
+}
+
 /// Opens a regular file. Nothing else is opened: a device or a pipe may do anything then.
 fn regular(path: &str) -> Option<(Stat, Source)> {
     let found = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;

@@ -27,13 +27,17 @@ enum Node {
 }
 
 impl Paths {
-    /// The trace of a walk that looked at the same.
-    pub(crate) fn find(&self, view: View<'_>) -> Option<TraceId> {
+    /// The trace of a walk that looked at the same. `look` is told what that is.
+    pub(crate) fn find(&self, view: View<'_>, mut look: impl FnMut(Read, Seen)) -> Option<TraceId> {
         let mut at = *self.first.get(&view.regs.ip)?;
         loop {
             match *self.nodes.get(at as usize)? {
                 Node::Found(id) => return Some(id),
-                Node::Look(read) => at = *self.next.get(&(at, view.see(read)))?,
+                Node::Look(read) => {
+                    let seen = view.see(read);
+                    look(read, seen);
+                    at = *self.next.get(&(at, seen))?;
+                }
             }
         }
     }

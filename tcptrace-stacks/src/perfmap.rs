@@ -135,6 +135,12 @@ impl PerfMap {
     }
 }
 
+/// Whether a process has a map that could be read.
+pub(crate) fn exists(pid: u32) -> bool {
+    let status = Status::read(pid);
+    status.is_some_and(|status| matches!(open(pid, &status), Ok(Some(_))))
+}
+
 /// The map, its inode and its size; `None` if there is none.
 fn open(pid: u32, status: &Status) -> Result<Option<(File, u64, u64)>, Refused> {
     let Ok(root) = fs::openat(

@@ -12,7 +12,7 @@ use crate::process::{Known, Space};
 use crate::sample::{Chain, Process, Sample};
 use crate::trace::{By, End, Frame, Trace, TraceId};
 use crate::traces::{Key, Traces};
-use crate::unwind::{Code, Spot, Step, Unwinder, View, Walk};
+use crate::unwind::{Code, Read, Seen, Spot, Step, Unwinder, View, Walk};
 
 /// Names stacks, and remembers what it needed for it.
 pub struct Stacks {
@@ -22,9 +22,22 @@ pub struct Stacks {
     processes: LruCache<Process, Known, FixedState>,
     /// Words of all their call paths.
     words: usize,
+    /// Whose paths were forgotten.
+    forgotten: Vec<Process>,
     number: u32,
     unwinder: Unwinder,
     traces: Traces,
+}
+
+/// A call path: whoever of that process is at that instruction and sees the same is on it, and has its trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// The instruction after the system call.
+    pub ip: u64,
+    /// Where a walk looked, and what it saw there, in this order.
+    pub looks: Vec<(Read, Seen)>,
+    /// The number of its trace.
+    pub trace: TraceId,
 }
 
 /// Bytes of memory that the caches take, about.
@@ -55,6 +68,7 @@ impl Stacks {
             modules: Modules::new(debug),
             processes: LruCache::unbounded_with_hasher(FixedState::default()),
             words: 0,
+            forgotten: Vec::new(),
             number: 0,
             traces: Traces::new(),
         }
@@ -62,9 +76,25 @@ impl Stacks {
 
     /// The number of a sample's trace, if a stack like it was seen before: nothing is unwound or read.
     pub fn known(&mut self, sample: &Sample<'_>) -> Option<TraceId> {
-        let known = self.processes.get(&sample.process)?;
-        let id = known.paths.find(view(sample))?;
+        let id = self.find(sample, |_, _| {})?;
         self.traces.get(id).map(|kept| kept.trace.id)
+    }
+
+    /// What decides that a sample has the trace that it has, if a stack like it was seen before.
+    pub fn path(&mut self, sample: &Sample<'_>) -> Option<Path> {
+        let mut looks = Vec::new();
+        let trace = self.find(sample, |read, seen| looks.push((read, seen)))?;
+        Some(Path {
+            ip: sample.regs.ip,
+            looks,
+            trace,
+        })
+    }
+
+    /// Processes whose paths were forgotten since it was last asked: what was true of them may not be any
+    /// more.
+    pub fn forgotten(&mut self) -> Vec<Process> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// The trace with that number, if it is still kept.
@@ -97,9 +127,10 @@ impl Stacks {
         if let Some(reads) = walk.reads.filter(|_| settled && lasting)
             && let Some(known) = self.processes.get_mut(&sample.process)
         {
-            self.words -= known.paths.words();
+            let before = known.paths.words();
             known.paths.insert(sample.regs.ip, &reads, trace.id);
-            self.words += known.paths.words();
+            let after = known.paths.words();
+            self.account(sample.process, before, after);
             self.bound_paths();
         }
         trace
@@ -129,7 +160,7 @@ impl Stacks {
     /// Forgets a process, for who knows that it ended or executed another program. Its traces are kept.
     pub fn forget(&mut self, process: Process) {
         if let Some(known) = self.processes.pop(&process) {
-            self.words -= known.paths.words();
+            self.account(process, known.paths.words(), 0);
         }
     }
 
@@ -166,6 +197,12 @@ impl Stacks {
         }
     }
 
+    /// The trace of the path that a sample is on. `look` is told what decides it.
+    fn find(&mut self, sample: &Sample<'_>, look: impl FnMut(Read, Seen)) -> Option<TraceId> {
+        let known = self.processes.get(&sample.process)?;
+        known.paths.find(view(sample), look)
+    }
+
     /// Makes sure that the process is known.
     fn learn(&mut self, process: Process) -> Result<(), End> {
         if self.processes.promote(&process) {
@@ -182,8 +219,8 @@ impl Stacks {
         self.number = self.number.wrapping_add(1) & NUMBERS;
         self.processes.put(process, known);
         while self.processes.len() > self.limits.processes.max(1) {
-            if let Some((_, known)) = self.processes.pop_lru() {
-                self.words -= known.paths.words();
+            if let Some((process, known)) = self.processes.pop_lru() {
+                self.account(process, known.paths.words(), 0);
                 self.counters.processes_evicted += 1;
             }
         }
@@ -199,10 +236,19 @@ impl Stacks {
         let Some(known) = self.processes.get_mut(&process) else {
             return false;
         };
-        self.words -= known.paths.words();
+        let before = known.paths.words();
         let changed = known.refresh(&self.limits, &mut self.counters);
-        self.words += known.paths.words();
+        let after = known.paths.words();
+        self.account(process, before, after);
         changed
+    }
+
+    /// The paths of a process had so many words, and have so many now.
+    fn account(&mut self, process: Process, before: usize, after: usize) {
+        self.words = self.words - before + after;
+        if after < before {
+            self.forgotten.push(process);
+        }
     }
 
     fn walk(&mut self, sample: &Sample<'_>) -> Walk {
@@ -319,12 +365,13 @@ impl Stacks {
         if self.words <= self.limits.path_words {
             return;
         }
-        for (_, known) in self.processes.iter_mut().rev() {
+        for (process, known) in self.processes.iter_mut().rev() {
             if self.words <= self.limits.path_words / 4 * 3 {
                 break;
             }
             let words = known.paths.words();
             known.paths.clear();
+            self.forgotten.push(*process);
             self.words -= words;
             self.counters.path_words_evicted += words as u64;
         }

@@ -51,18 +51,23 @@ pub(crate) struct Step {
 
 /// What a walk looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Read {
-    /// The first value of a register, as a place on the stack.
+pub enum Read {
+    /// The first value of a register, as a place on the stack. Of [`Read::BP`] this is `rbp`.
     Register(u8),
-    /// A word of the copy, as a place on the stack.
+    /// A word of the copy, so many bytes above the stack pointer, as a place on the stack.
     Place(u32),
     /// A word of the copy, as an address of code.
     Address(u32),
 }
 
+impl Read {
+    /// The frame pointer.
+    pub const BP: Read = Read::Register(BP as u8);
+}
+
 /// What a walk saw there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Seen {
+pub enum Seen {
     /// An address of code.
     Address(u64),
     /// Bytes from the stack pointer.

@@ -13,7 +13,7 @@ use common::{ACCEPT, ACCEPT4, CONNECT, EPOLL_WAIT, RECVFROM, Running, Taken, hav
 use tcptrace_stacks::{By, DebugInfo, Limits, Regs, Stacks, Trace};
 
 #[test]
-#[ignore = "prints the table of docs/stacks.md"]
+#[ignore = "a measurement of a minute, which asserts nothing: prints the table of docs/stacks.md"]
 fn table() {
     eprintln!(
         "| program | frames | named | end | bytes | registers | cold, no debug files, ms | cold ms | walk ns | known ns | modules KiB |"

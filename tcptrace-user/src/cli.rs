@@ -14,15 +14,21 @@ use tcptrace_core::tuple::Role;
 
 use crate::examples;
 
+mod diagnose;
 mod export;
+mod kill;
 mod leaks;
 mod past;
 mod recording;
+mod subject;
 
+pub(crate) use diagnose::Diagnose;
 pub(crate) use export::{Export, Format};
+pub(crate) use kill::Kill;
 pub(crate) use leaks::Leaks;
 pub(crate) use past::{Diff, Excerpt, Replay, Report, Speed};
 pub(crate) use recording::{Record, Rotation};
+pub(crate) use subject::Subject;
 
 /// See which TCP sockets linger in CLOSE_WAIT, FIN_WAIT_2 and TIME_WAIT, whose they are, since
 /// when, and why.
@@ -72,6 +78,9 @@ pub(crate) enum ColorWhen {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Print what is wrong with the connections of this host, who does it, what to do and what not;
+    /// of a recording, or live
+    Diagnose(Diagnose),
     /// Print sockets that stay in a state, as it happens, and how long each state lasted
     Watch(Watch),
     /// Write to a file what happens to sockets, for `replay`
@@ -90,8 +99,12 @@ pub(crate) enum Command {
     Export(Export),
     /// Print every socket as it is now; needs no eBPF
     Snapshot(Snapshot),
+    /// Destroy sockets; without --yes, only print which
+    Kill(Kill),
     /// Tell whether tcptrace can run here, how well, and what is missing
     Doctor(Doctor),
+    /// Explain a state, a verdict, a setting, an error; without a topic, list them
+    Explain(Explain),
     /// Print a completion script for a shell
     #[command(after_long_help = examples::COMPLETIONS)]
     Completions {
@@ -181,7 +194,8 @@ pub(crate) struct Tracing {
     /// --stack, and record without --state; else none]
     #[arg(long, value_name = "HOW")]
     pub(crate) stacks: Option<StackMode>,
-    /// Take no more stacks than these per second
+    /// Copy no more stacks than these per second, and look at no more than
+    /// eight times as many: one that is known already is not copied
     #[arg(
         long,
         value_name = "N",
@@ -240,6 +254,18 @@ pub(crate) struct Doctor {
     pub(crate) btf: Option<PathBuf>,
 }
 
+/// Options of `explain`.
+#[derive(Args, Debug)]
+#[command(after_long_help = examples::EXPLAIN)]
+pub(crate) struct Explain {
+    /// What to explain, in any common spelling: close_wait, tcp_tw_reuse, Errno 99 [default: list the
+    /// topics]
+    pub(crate) topic: Vec<String>,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Which sockets.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Filters")]
@@ -285,7 +311,7 @@ pub(crate) struct Filters {
     #[arg(long, value_name = "PATH|ID", value_delimiter = ',')]
     pub(crate) cgroup: Vec<String>,
     /// Network namespaces: a file, the pid of a process in it, its number, or its name [watch: all,
-    /// snapshot: this one]
+    /// snapshot and kill: this one]
     #[arg(long, value_name = "PATH|PID|INO|NAME", value_delimiter = ',')]
     pub(crate) netns: Vec<String>,
 }

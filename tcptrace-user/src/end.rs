@@ -31,6 +31,16 @@ impl End {
         self.at = duration_ns.map(|ns| tokio::time::Instant::now() + Duration::from_nanos(ns));
     }
 
+    /// Whether the end has come.
+    pub(crate) async fn is_reached(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => true,
+            () = tokio::task::yield_now() => false,
+        }
+    }
+
     /// Waits that long, or until the end.
     pub(crate) async fn reached_within(&mut self, pause: Duration) -> bool {
         let wake = tokio::time::Instant::now() + pause;

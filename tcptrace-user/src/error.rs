@@ -12,6 +12,9 @@ pub(crate) const EXIT_CANNOT_RUN: u8 = 3;
 /// The data is incomplete, and that was not to be.
 pub(crate) const EXIT_INCOMPLETE: u8 = 4;
 
+/// What `--fail-on` asks for was found.
+pub(crate) const EXIT_MATCHED: u8 = 10;
+
 /// It cannot run on this machine, or not with these privileges.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]

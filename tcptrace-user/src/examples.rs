@@ -87,6 +87,25 @@ EXAMPLES
   sudo tcptrace report -d 60s --record now.rec
       of this machine, for a minute; the same report can be had from now.rec again";
 
+/// Of `diagnose`.
+pub(crate) const DIAGNOSE: &str = "\
+READING IT
+  WHO, WHAT           whose it is, and who closed first, after how long a silence
+  APP, KERNEL         what the program has read and not closed; whether the kernel will ever end it
+  WHERE               where in the code it was acquired, and where others like it are closed
+  DO NOW, FIX, NOT    what helps at once, what mends it, and what is often advised and does not help
+  ~                   an estimate
+
+EXAMPLES
+  sudo tcptrace diagnose
+      watch for 10 s, then one screen: or one line, if nothing is wrong
+  sudo tcptrace diagnose -p 4711 -d 60s --record pager.rec
+      of one process, for longer, and in a file for other questions
+  tcptrace diagnose -I pager.rec --min-age 30s
+      of a recording; what is closed within 30 s is not stuck
+  sudo tcptrace diagnose --fail-on warning --json
+      for a check: exit code 10 if there is a warning or worse";
+
 /// Of `leaks`.
 pub(crate) const LEAKS: &str = "\
 READING IT
@@ -143,6 +162,20 @@ EXAMPLES
   sudo tcptrace snapshot --all-netns --by pid,peer
       all containers: which process has how many connections to whom";
 
+/// Of `kill`.
+pub(crate) const KILL: &str = "\
+EXAMPLES
+  sudo tcptrace kill -p 4711 -s close_wait --min-age 10m
+      what would be destroyed; nothing is done
+  sudo tcptrace kill -p 4711 -s close_wait --min-age 10m --yes
+      destroys them; what they were stands in tcptrace-kill-TIME.jsonl
+  sudo tcptrace kill -s close_wait --role unaccepted -L 8080 --yes --rate 100/s
+      what waits in the queue of a listener that does not accept, 100 a second
+  sudo tcptrace kill -s established --raddr 10.0.0.9 -D 443 --yes --evidence it.jsonl
+      connections to one server, with the evidence in this file
+  sudo tcptrace kill --all-netns --comm 'java*' -s close_wait --json
+      what would be destroyed in all containers, as JSON lines";
+
 /// Of `doctor`.
 pub(crate) const DOCTOR: &str = "\
 EXAMPLES
@@ -154,6 +187,20 @@ EXAMPLES
       one JSON object
   sudo tcptrace doctor > /dev/null || echo 'tcptrace cannot trace here'
       exit code 0: it can; 3: it cannot";
+
+/// Of `explain`.
+pub(crate) const EXPLAIN: &str = "\
+EXAMPLES
+  tcptrace explain
+      the topics, in groups, with a line each
+  tcptrace explain close_wait
+      what it is, what many of them mean, what to do, and what does not help
+  tcptrace explain net.ipv4.tcp_tw_reuse
+      a setting, with its value in this network namespace
+  tcptrace explain Errno 99
+      an error, by number or name
+  tcptrace explain --json > topics.jsonl
+      every text as JSON lines";
 
 /// Of `completions`.
 pub(crate) const COMPLETIONS: &str = "\

@@ -24,6 +24,7 @@ mod screen;
 mod source;
 mod stacks;
 mod status;
+mod topics;
 mod trigger;
 
 use std::io::Write;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::netlink::{Diag, DiagError};
+use crate::proc::readings;
 
 const OWN: &str = "/proc/self/ns/net";
 /// Where `ip netns` keeps its namespaces.
@@ -156,8 +157,22 @@ impl Netns {
     ///
     /// Another namespace takes CAP_SYS_ADMIN.
     pub(crate) fn look_inside(&self) -> Result<Inside, NetnsError> {
+        self.visit(|| self.look_around())
+    }
+
+    /// Its settings and counters, by name.
+    pub(crate) fn readings(&self) -> Result<Vec<(&'static str, String)>, NetnsError> {
+        self.visit(|| Ok(readings::readings()))
+    }
+
+    /// Runs something inside: in our own namespace right here, in another one in a thread that does
+    /// nothing else.
+    fn visit<T: Send>(
+        &self,
+        look: impl FnOnce() -> Result<T, NetnsError> + Send,
+    ) -> Result<T, NetnsError> {
         if own().is_ok_and(|own| own.inode == self.inode) {
-            return self.look_around();
+            return look();
         }
         let refused = |error| NetnsError::Enter {
             path: self.path.clone(),
@@ -167,7 +182,7 @@ impl Netns {
         let visit = || {
             move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(|e| refused(e.into()))?;
-            self.look_around()
+            look()
         };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("tcptrace-netns".to_owned());

@@ -18,17 +18,25 @@ use crate::error::Usage;
 use crate::recorder::Place;
 use crate::resolve;
 
+mod diagnose;
+mod explain;
 mod export;
+mod kill;
 mod leaks;
 mod past;
 mod recording;
 mod report;
+mod source;
 
+pub(crate) use diagnose::Diagnose;
+pub(crate) use explain::Explain;
 pub(crate) use export::Export;
+pub(crate) use kill::Kill;
 pub(crate) use leaks::Leaks;
 pub(crate) use past::{Excerpt, Question, Replay};
 pub(crate) use recording::{Record, Way, sudo_owner};
-pub(crate) use report::{Diff, Report, Source};
+pub(crate) use report::{Diff, Report};
+pub(crate) use source::Source;
 
 /// Least age of `watch`, unless told otherwise.
 const WATCH_MIN_AGE_NS: u64 = 1_000_000_000;
@@ -112,10 +120,14 @@ pub(crate) struct Trace {
     pub(crate) btf: Option<PathBuf>,
     /// Least time between two polls, ns, where nothing is attached.
     pub(crate) interval_ns: u64,
+    /// Settings of namespaces and what processes do are looked at, too.
+    pub(crate) survey: bool,
     /// How stacks are walked, if they are taken.
     pub(crate) stacks: StackMode,
     /// Stacks that are taken per second, at most.
     pub(crate) stack_rate: u32,
+    /// It is asked what became of the connections of each stack.
+    pub(crate) ledgers: bool,
 }
 
 impl Trace {
@@ -140,8 +152,10 @@ impl Trace {
             hooks: typed.hooks,
             btf: typed.btf,
             interval_ns: typed.interval.unwrap_or(POLL_EVERY_NS),
+            survey: false,
             stacks: typed.stacks.unwrap_or(StackMode::None),
             stack_rate: typed.stack_rate,
+            ledgers: false,
         })
     }
 

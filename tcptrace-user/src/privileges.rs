@@ -69,6 +69,11 @@ pub(crate) fn sees_all_processes() -> bool {
     capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_PTRACE))
 }
 
+/// Whether sockets may be destroyed.
+pub(crate) fn may_administer_network() -> bool {
+    capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::NET_ADMIN))
+}
+
 /// Those that a `watch` of all namespaces keeps, of those that it has.
 pub(crate) fn kept(held: &[Capability], proc_fd: bool) -> Vec<Capability> {
     let needs = Needs {

@@ -38,14 +38,16 @@ fn refused(args: &[&str]) -> String {
     stderr
 }
 
-const VERBS: [&str; 9] = [
+const VERBS: [&str; 11] = [
     "watch",
     "record",
     "replay",
     "leaks",
     "export",
     "snapshot",
+    "kill",
     "doctor",
+    "explain",
     "completions",
     "man",
 ];
@@ -72,7 +74,7 @@ fn every_verb_has_help_with_examples() {
 #[test]
 fn examples_can_be_typed() {
     for verb in [
-        "watch", "record", "replay", "leaks", "export", "snapshot", "doctor",
+        "watch", "record", "replay", "leaks", "export", "snapshot", "kill", "doctor", "explain",
     ] {
         let help = stdout(&[verb, "--help"]);
         let examples = help.split_once("EXAMPLES").expect(verb).1;
@@ -102,6 +104,60 @@ fn words(line: &str) -> Vec<String> {
 }
 
 #[test]
+fn topics_are_listed_explained_and_suggested() {
+    let list = stdout(&["explain"]);
+    assert!(
+        list.contains("\nFindings\n") && list.contains("\n  close_wait "),
+        "{list}"
+    );
+    assert!(list.lines().all(|l| l.chars().count() <= 100), "{list}");
+    let text = stdout(&["explain", "Errno", "99"]);
+    assert!(
+        text.starts_with("eaddrnotavail: ") && text.contains("\n  here: "),
+        "{text}"
+    );
+    assert_eq!(text, stdout(&["explain", "EADDRNOTAVAIL"]));
+    let json = stdout(&["explain", "cw", "--json"]);
+    let object: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(object["topic"], "close_wait");
+    assert_eq!(object["group"], "States");
+    assert!(
+        object["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("WHAT TO DO"))
+    );
+    assert!(object["values"][0]["name"].is_string(), "{object}");
+    assert_eq!(
+        stdout(&["explain", "--json"]).lines().count(),
+        list.matches("\n  ").count()
+    );
+    let error = refused(&["explain", "clsoe_wait"]);
+    assert!(
+        error.contains("'clsoe_wait'") && error.contains("there is close_wait"),
+        "{error}"
+    );
+    refused(&["explain", "\u{1b}[2J"]);
+}
+
+#[test]
+fn what_selects_every_socket_is_not_destroyed() {
+    for args in [
+        &["kill"][..],
+        &["kill", "--yes"],
+        &["kill", "--min-age", "10m", "--yes"],
+        &["kill", "-s", "all", "--yes"],
+    ] {
+        assert!(refused(args).contains("select every socket"), "{args:?}");
+    }
+    for (args, what) in [
+        (&["kill", "-s", "cw", "--rate", "0"][..], "is not a rate"),
+        (&["kill", "-s", "cw", "--evidence", "-"], "goes to a file"),
+    ] {
+        assert!(refused(args).contains(what), "{args:?}");
+    }
+}
+
+#[test]
 fn without_a_verb_the_help_is_the_error() {
     assert!(refused(&[]).contains("Usage: tcptrace"));
 }
@@ -111,7 +167,7 @@ fn the_version_names_object_and_abi() {
     for args in [&["--version"][..], &["-V"], &["watch", "--version"]] {
         let version = stdout(args);
         assert!(
-            version.contains("(object ") && version.contains(", ABI 4)"),
+            version.contains("(object ") && version.contains(", ABI 5)"),
             "{version}"
         );
     }

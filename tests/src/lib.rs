@@ -8,6 +8,7 @@
 //! backtrace says where.
 
 pub mod child;
+pub mod diagnosis;
 pub mod export;
 pub mod kernel;
 pub mod lab;
@@ -20,6 +21,7 @@ pub mod peer;
 pub mod recording;
 pub mod require;
 pub mod sock;
+pub mod software;
 pub mod stage;
 pub mod tcptrace;
 pub mod truth;

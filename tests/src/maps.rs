@@ -9,6 +9,29 @@ use serde_json::Value;
 /// How many entries the map `name` of the process `pid` has.
 #[track_caller]
 pub fn entries(pid: u32, name: &str) -> usize {
+    dump(pid, name).len()
+}
+
+/// The bytes of its values.
+#[track_caller]
+pub fn values(pid: u32, name: &str) -> Vec<Vec<u8>> {
+    let byte = |byte: &Value| {
+        let digits = byte.as_str().and_then(|text| text.strip_prefix("0x"));
+        u8::from_str_radix(digits.expect("0x"), 16).expect("a byte")
+    };
+    let bytes = |entry: Value| {
+        entry["value"]
+            .as_array()
+            .expect("bytes")
+            .iter()
+            .map(byte)
+            .collect()
+    };
+    dump(pid, name).into_iter().map(bytes).collect()
+}
+
+#[track_caller]
+fn dump(pid: u32, name: &str) -> Vec<Value> {
     let own = open(pid);
     let named = bpftool(&["show", "name", name]);
     let ids = list(named).into_iter().filter_map(|map| map["id"].as_u64());
@@ -16,7 +39,7 @@ pub fn entries(pid: u32, name: &str) -> usize {
     let [id] = ids[..] else {
         panic!("{ids:?} are the maps {name} of {pid}");
     };
-    list(bpftool(&["dump", "id", &id.to_string()])).len()
+    list(bpftool(&["dump", "id", &id.to_string()]))
 }
 
 /// Ids of the maps that a process has open.

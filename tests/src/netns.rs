@@ -41,8 +41,12 @@ impl Netns {
 
     /// A command that will run in it.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        self.within(Command::new(program.as_ref()))
+    }
+
+    /// The same command, which will run in it.
+    pub fn within(&self, mut command: Command) -> Command {
         let fd = self.file.as_raw_fd();
-        let mut command = Command::new(program.as_ref());
         // SAFETY: setns is async-signal-safe, and the descriptor, which is close-on-exec, is
         // still open between fork and exec.
         unsafe {

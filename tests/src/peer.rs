@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::child::{LIMIT, Process};
@@ -70,9 +71,15 @@ impl Peer {
             ..Act::default()
         }
     }
+
+    /// Kills it: its sockets are closed by the kernel.
+    #[track_caller]
+    pub fn kill(mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(LIMIT);
+    }
 }
 
-/// It ends by itself, with its children, when its commands do; what hangs is killed.
 impl Drop for Peer {
     fn drop(&mut self) {
         self.process.close_stdin();

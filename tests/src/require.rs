@@ -114,6 +114,59 @@ pub fn go() -> Need {
     program("go")
 }
 
+/// A compiler of Java, and what runs it.
+pub fn java() -> Need {
+    program("javac").and_then(|()| program("jcmd"))
+}
+
+/// Node.js.
+pub fn node() -> Need {
+    program("node")
+}
+
+/// A debugger.
+pub fn gdb() -> Need {
+    program("gdb")
+}
+
+/// nginx.
+pub fn nginx() -> Need {
+    file("/usr/sbin/nginx")
+}
+
+/// util-linux' `unshare`.
+pub fn unshare() -> Need {
+    program("unshare")
+}
+
+/// The `openssl` command.
+pub fn openssl() -> Need {
+    program("openssl")
+}
+
+/// Tomcat, to be embedded.
+pub fn tomcat() -> Need {
+    file(crate::software::TOMCAT)
+}
+
+/// Apache HttpClient 4, and what it needs.
+pub fn httpclient() -> Need {
+    crate::software::HTTPCLIENT
+        .iter()
+        .try_for_each(|jar| file(jar))
+}
+
+/// redis-server and redis-benchmark.
+pub fn redis() -> Need {
+    program("redis-server")?;
+    program("redis-benchmark")
+}
+
+/// net-tools' `netstat`.
+pub fn netstat() -> Need {
+    program("netstat")
+}
+
 /// The Python packages that read exports.
 pub fn python_tools() -> Need {
     let path = crate::export::python_path();
@@ -201,6 +254,13 @@ pub fn cgroup2_mount() -> Option<PathBuf> {
         .map(|line| line.split(' ').collect::<Vec<_>>());
     let mount = mounts.find(|fields| fields.get(2) == Some(&"cgroup2"))?;
     Some(PathBuf::from(mount[1]))
+}
+
+fn file(path: &str) -> Need {
+    match std::fs::exists(path) {
+        Ok(true) => Ok(()),
+        _ => Err(format!("no {path}")),
+    }
 }
 
 fn program(name: &str) -> Need {

@@ -43,6 +43,15 @@ pub fn listen(protocol: Protocol, addr: SocketAddr, backlog: i32) -> io::Result<
     Ok(socket)
 }
 
+/// A listener whose port others may have, too.
+pub fn listen_shared(addr: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = socket(Protocol::Tcp, addr)?;
+    rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
+    rustix::net::bind(&socket, &addr)?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
 /// A connection to `addr`, from `from` if given.
 pub fn connect(
     protocol: Protocol,
@@ -55,6 +64,18 @@ pub fn connect(
     }
     rustix::net::connect(&socket, &addr)?;
     Ok(socket)
+}
+
+/// A socket that sends a SYN to `addr` and never hears of an answer, so that the request stays half-open.
+pub fn knock(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = socket(Protocol::Tcp, addr)?;
+    freeze(socket.as_fd())?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    match rustix::net::connect(&socket, &addr) {
+        Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(e) => Err(e.into()),
+        Ok(()) => Err(io::Error::other("it is connected")),
+    }
 }
 
 fn socket(protocol: Protocol, addr: SocketAddr) -> io::Result<OwnedFd> {

@@ -5,8 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use serde_json::Value;
+use tcptrace_tests::child::{LIMIT, until};
 use tcptrace_tests::lab::Lab;
 use tcptrace_tests::leaks::{assert_calls, functions, leaks, stop};
+use tcptrace_tests::maps;
 use tcptrace_tests::recording::{run, text};
 use tcptrace_tests::require;
 use tcptrace_tests::tcptrace::{chosen, doctor};
@@ -68,6 +70,49 @@ fn frame_pointers_are_followed_and_budgets_kept() {
     assert!(over > 0, "{told}");
     // What was not taken makes no event incomplete.
     assert_eq!(told["completeness"]["complete"], true, "{told}");
+}
+
+/// The highest byte of a value of `PATHS` at which a path is known (`LOOK_FOUND`).
+const LEAF: u8 = 4;
+
+/// The kernel is told of paths that come again, and copies no stack that is on one.
+#[test]
+fn a_stack_on_a_known_path_is_not_copied() {
+    require!(root, tracer, bpftool);
+    let lab = Lab::new();
+    // A second has 4 copies, and 32 looks.
+    let run = leaks(&lab, &["--stack-rate", "4"]);
+    let (mut client, mut server) = (lab.peer(), lab.peer());
+    let to = server.act(&format!("listen L {}:0", lab.ip)).local();
+    let mut connect = |n: u32| {
+        client.act(&format!("connect C{n} {to}"));
+        server.act(&format!("accept S{n} L"));
+    };
+    connect(0);
+    connect(1);
+    let tracer = run.process.pid();
+    until(
+        LIMIT,
+        "the path that connects and the one that accepts",
+        || {
+            let nodes = maps::values(tracer, "PATHS");
+            let leaves = nodes.iter().filter(|node| node[7] == LEAF);
+            (leaves.count() == 2).then_some(())
+        },
+    );
+    (2..14).for_each(&mut connect);
+    // A process that is killed has no stack where its sockets are closed.
+    client.kill();
+    for n in 0..14 {
+        server.act(&format!("wait S{n} 8"));
+    }
+    let told = stop(run);
+    assert_eq!(told["total"], 14, "{told}");
+    assert_eq!(told["stacks"]["over_budget"], 0, "{told}");
+    assert_eq!(told["groups"].as_array().map(Vec::len), Some(1), "{told}");
+    let acquired = &told["groups"][0]["acquired_at"][0];
+    assert_eq!(acquired["all"]["acquired"], 14, "{told}");
+    assert_calls(acquired, &["accept", "Script::run"]);
 }
 
 /// Names are of the time of the trace: a replay looks at no process and no file of theirs.

@@ -162,11 +162,14 @@ fn a_recorder_that_was_stopped_counts_what_it_missed() {
         let summary = &told[told.len() - 1];
         let completeness = &summary["completeness"];
         assert_eq!(completeness["gaps"], 0, "{summary}");
-        assert_eq!(completeness["complete"], !lossy, "{ring}: {summary}");
-        let lost = completeness["ring_full"].as_u64().expect("a number");
-        assert_eq!(lost > 0, lossy, "{ring}: {summary}");
+        let counted = |what: &str| completeness[what].as_u64().expect("a number");
+        assert_eq!(counted("ring_full") > 0, lossy, "{ring}: {summary}");
+        // No ring helps where tasks take turns in the middle of a program (docs/kernels.md).
+        let complete = !lossy && counted("recursion_missed") == 0;
+        assert_eq!(completeness["complete"], complete, "{ring}: {summary}");
         let strict = command(&["replay", "--strict", text(&file)]);
-        assert_eq!(status(strict), Some(if lossy { 4 } else { 0 }), "{ring}");
+        let wanted = Some(if complete { 0 } else { 4 });
+        assert_eq!(status(strict), wanted, "{ring}");
         let after = after.s.id();
         assert!(
             told.iter().any(|line| line["id"] == after.as_str()),
@@ -477,6 +480,9 @@ fn a_command_is_recorded_with_its_children_and_nobody_else() {
 #[test]
 fn nothing_is_overwritten() {
     require!(root, tracer);
+    // Of the whole host it would tell of namespaces that other tests' ends took away.
+    let lab = Lab::new();
+    let netns = lab.ns.inode().to_string();
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("it.rec");
     fs::write(&file, "precious").expect("a file");
@@ -486,7 +492,8 @@ fn nothing_is_overwritten() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(text_of(&output.stderr).contains("--force"), "{output:?}");
     assert_eq!(fs::read(&file).expect("the file"), b"precious");
-    let forced = command(&["record", "-d", "1s", "--force", "-O", text(&file)]);
+    let mut forced = command(&["record", "-d", "1s", "--force", "-O", text(&file)]);
+    forced.args(["--netns", &netns]);
     assert_eq!(status(forced), Some(0));
     run(&["replay", "--strict", text(&file)]);
 }

@@ -105,12 +105,73 @@ pub(crate) const TESTS: &[Package] = &[
     Package {
         name: "nginx-light",
         shown_by: "/usr/sbin/nginx",
-        reason: "a program whose stacks are read",
+        reason: "a program whose stacks are read, and a server that is diagnosed",
+    },
+    Package {
+        name: "openssl",
+        shown_by: "openssl",
+        reason: "makes the certificate of a server that is diagnosed",
+    },
+    Package {
+        name: "default-jdk-headless",
+        shown_by: "javac",
+        reason: "compiles and runs programs whose stacks are read, or that are diagnosed",
+    },
+    Package {
+        name: "libtomcat10-embed-java",
+        shown_by: "/usr/share/java/tomcat10-embed-core.jar",
+        reason: "a server that is diagnosed",
+    },
+    Package {
+        name: "libhttpclient-java",
+        shown_by: "/usr/share/java/httpclient.jar",
+        reason: "a pool of connections that is diagnosed",
+    },
+    Package {
+        name: "redis-server",
+        shown_by: "redis-server",
+        reason: "a server in which nothing is to be found",
+    },
+    Package {
+        name: "net-tools",
+        shown_by: "netstat",
+        reason: "a second opinion on counts of sockets",
     },
     Package {
         name: "nodejs",
         shown_by: "/usr/bin/node",
         reason: "a program whose stacks are read",
+    },
+];
+
+/// What weighs the core.
+pub(crate) const WEIGHTS: &[Package] = &[Package {
+    name: "valgrind",
+    shown_by: "valgrind",
+    reason: "counts instructions, which are the same on every machine",
+}];
+
+/// What tracing is measured with and against.
+pub(crate) const BENCH: &[Package] = &[
+    Package {
+        name: "iproute2",
+        shown_by: "ss",
+        reason: "lists sockets, which is compared",
+    },
+    Package {
+        name: "bpftool",
+        shown_by: "bpftool",
+        reason: "names the programs whose time is taken",
+    },
+    Package {
+        name: "libbpf-tools",
+        shown_by: "tcpstates",
+        reason: "tracers to be compared with",
+    },
+    Package {
+        name: "linux-perf",
+        shown_by: "perf",
+        reason: "a tracer to be compared with",
     },
 ];
 

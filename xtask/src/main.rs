@@ -1,6 +1,7 @@
-//! The tasks of the project: `cargo xtask ebpf`, `run`, `test` and `vm`.
+//! The tasks of the project: `cargo xtask ebpf`, `run`, `test`, `vm` and `bench`.
 
 mod apt;
+mod bench;
 mod ebpf;
 mod libtest;
 mod process;
@@ -54,6 +55,9 @@ enum Task {
     /// Boot Debian's kernels in qemu and run the live tests inside
     #[command(after_long_help = VM_EXAMPLES)]
     Vm(vm::Options),
+    /// Measure what tcptrace weighs, beside its peers and by itself
+    #[command(after_long_help = BENCH_EXAMPLES)]
+    Bench(bench::Options),
 }
 
 const VM_EXAMPLES: &str = "\
@@ -65,6 +69,13 @@ Examples:
   cargo xtask vm --kernel-deb linux-image-….deb     another kernel
 
 Consoles, `doctor --json` and failures are kept in target/vm/results/KERNEL-CHAIN.";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench                     the tables of docs/performance.md; about half an hour
+  cargo xtask bench churn shapes        some of them
+  cargo xtask bench guard               instructions and bytes against xtask/weights.txt, as tests do
+  cargo xtask bench guard --bless       take what it finds over";
 
 fn main() -> ExitCode {
     match perform(Cli::parse().task) {
@@ -87,5 +98,6 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Run { args } => run::run(&workspace, args),
         Task::Test { quick, filter } => test::test(&workspace, quick, filter),
         Task::Vm(options) => vm::vm(&workspace, &options),
+        Task::Bench(options) => bench::bench(&workspace, &options),
     }
 }

@@ -167,6 +167,10 @@ impl Run<'_> {
         if !self.step("release build", release, BUILD_LIMIT) {
             return Ok(());
         }
+        if self.filter.is_empty() {
+            let guard = this_program(&["bench", "guard"])?;
+            self.step("instructions and bytes", guard, BUILD_LIMIT);
+        }
         let build = ["test", "--package", "tcptrace-tests", "--no-run"];
         if !self.step("build the live tests", self.cargo(&build), BUILD_LIMIT) {
             return Ok(());
@@ -286,6 +290,7 @@ impl Run<'_> {
 
 fn missing_packages() -> Vec<&'static Package> {
     let mut packages = apt::missing(apt::TESTS);
+    packages.extend(apt::missing(apt::WEIGHTS));
     if python::lacks_venv() {
         packages.push(&python::VENV);
     }

@@ -75,8 +75,13 @@ pub(crate) struct Options {
 }
 
 /// Test binaries to which the chain makes no difference: they run with the first one only.
-const ONCE_PER_KERNEL: [&str; 5] = ["btf", "chains", "filters", "polled", "manners"];
-/// Test binaries to which the kernel makes none either: they run on the first one only. This
+const ONCE_PER_KERNEL: [&str; 6] = ["btf", "chains", "filters", "kill", "polled", "manners"];
+/// Test binaries that run on the oldest and on the newest kernel only: those in between do what they
+/// ask for as one of the two does.
+const OUTERMOST: [&str; 4] = ["filters", "kill", "manners", "polled"];
+/// The same of all chains but the first.
+const OUTERMOST_CHAINS: [&str; 4] = ["gone", "leaks", "overflow", "pushed"];
+/// Test binaries to which the kernel makes none either: they run on the newest one only. This
 /// machine's own kernel is another.
 const ONCE: [&str; 5] = ["harness", "record", "replay", "report", "trigger"];
 /// Divides the counts of the tests that are about many sockets, where processors are emulated.
@@ -103,20 +108,26 @@ pub(crate) fn vm(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if matches!(machine, Machine::Emulated { .. }) {
         variables.push(("TCPTRACE_TEST_PATIENCE", EMULATED_PATIENCE.to_owned()));
     }
+    let newest = kernels.len() - 1;
     let guests = kernels
         .into_iter()
         .enumerate()
         .flat_map(|(nth, (name, kernel))| {
             let kernel = kernel.map_err(|error| format!("{error:#}"));
             let job = |number: usize, chain: &Chain| {
+                let first = number == 0;
+                let outermost = nth == 0 || nth == newest;
+                let once = first && nth == newest;
                 let left_out = |suite: &str| {
-                    (number > 0 && ONCE_PER_KERNEL.contains(&suite))
-                        || (nth + number > 0 && ONCE.contains(&suite))
+                    (!first && ONCE_PER_KERNEL.contains(&suite))
+                        || (!outermost && OUTERMOST.contains(&suite))
+                        || (!outermost && !first && OUTERMOST_CHAINS.contains(&suite))
+                        || (!once && ONCE.contains(&suite))
                 };
                 let all = !options.test.is_empty();
                 let wanted = suites.iter().filter(|suite| all || !left_out(suite));
                 let mut variables = variables.clone();
-                if nth + number > 0 {
+                if !once {
                     // What a recording holds is a matter of the kernel no more than `ONCE` is.
                     variables.push(("TCPTRACE_TEST_REPLAYS", "0".to_owned()));
                 }
@@ -231,10 +242,12 @@ impl Host {
 
     /// Runs them, so many at a time, and gives what came of them in the same order.
     fn run_all(&self, guests: Vec<Guest>, suite: &Suite, at_once: usize) -> Vec<Run> {
-        // Those with the most to do first, the newest kernels among them: they take longest, and
-        // none should be alone at the end.
+        // Those with the most to do first, and of these kprobes, whose breakpoints cost the emulation most,
+        // and the newest kernels: they take longest, and none should be alone at the end.
         let mut waiting: Vec<_> = guests.into_iter().enumerate().collect();
-        waiting.sort_by_key(|(number, (_, _, job))| Reverse((job.suites.len(), *number)));
+        waiting.sort_by_key(|(number, (_, _, job))| {
+            Reverse((job.suites.len(), job.chain == Chain::Kprobe, *number))
+        });
         let waiting = Mutex::new(waiting.into_iter());
         let finished = Mutex::new(Vec::new());
         thread::scope(|scope| {

@@ -7,6 +7,7 @@ use super::context::{Known, Socket, differs};
 use super::numbers::{kind, of_cause, of_frame_kind, of_point, of_timer};
 use super::varint::{put, put_bytes, put_delta, put_option};
 use super::{MAX_BLOCK_BYTES, writer::TooLong};
+use crate::host::Activity;
 use crate::input::{
     Definition, Event, EventBody, Input, Loss, MiniOp, Overflow, SocketSnapshot, StateChange, Sweep,
 };
@@ -249,10 +250,37 @@ fn define(definition: &Definition, known: &mut Known) -> Result<(), TooLong> {
             put(out, u64::from(*netns));
             put(out, *ns);
         }),
+        Definition::Reading(reading) => alone(kind::READING, known, |out| {
+            put(out, u64::from(reading.netns));
+            put_bytes(out, reading.name.as_bytes());
+            put_bytes(out, reading.value.as_bytes());
+        }),
+        Definition::Activity(activity) => {
+            alone(kind::ACTIVITY, known, |out| self::activity(activity, out))
+        }
         Definition::Note(note) => {
             let text = note.as_bytes();
             alone(kind::NOTE, known, |out| put_bytes(out, text))
         }
+    }
+}
+
+fn activity(activity: &Activity, out: &mut Vec<u8>) {
+    put(out, activity.at.0);
+    put(out, u64::from(activity.pid));
+    for number in [activity.files, activity.files_max] {
+        out.push(u8::from(number.is_some()));
+        put(out, number.unwrap_or(0));
+    }
+    put(out, u64::from(activity.threads));
+    put(out, activity.blocked.len() as u64);
+    for thread in &activity.blocked {
+        put(out, u64::from(thread.tid));
+        put_bytes(out, thread.comm.as_bytes());
+        put_bytes(out, thread.call.as_bytes());
+        put(out, u64::from(thread.fd));
+        put(out, u64::from(thread.inode));
+        put(out, thread.since.0);
     }
 }
 

@@ -27,7 +27,7 @@ pub const MAGIC: [u8; 8] = *b"\x89TCPT\r\n\x1a";
 /// A reader of another major version cannot read it.
 pub const MAJOR: u16 = 1;
 /// What was added since the major version; a reader of a lower one skips it.
-pub const MINOR: u16 = 2;
+pub const MINOR: u16 = 3;
 /// Length of what stands before the first block.
 pub const PREAMBLE_BYTES: usize = 16;
 

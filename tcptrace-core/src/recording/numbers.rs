@@ -28,6 +28,8 @@ pub(super) mod kind {
     pub(in super::super) const OVERFLOW: u64 = 25;
     pub(in super::super) const STACK: u64 = 26;
     pub(in super::super) const SEEN: u64 = 27;
+    pub(in super::super) const READING: u64 = 28;
+    pub(in super::super) const ACTIVITY: u64 = 29;
     pub(in super::super) const END: u64 = 31;
 }
 
@@ -65,44 +67,16 @@ pub(super) fn frame_kind(number: u8) -> Result<FrameKind, Bad> {
     kind.copied().ok_or(Bad::Unknown)
 }
 
-const CAUSES: [Cause; 25] = [
-    Cause::Unknown,
-    Cause::Close,
-    Cause::Shutdown,
-    Cause::Exit,
-    Cause::Connect,
-    Cause::Listen,
-    Cause::Handshake,
-    Cause::PeerFin,
-    Cause::Acked,
-    Cause::ResetReceived,
-    Cause::ResetSent,
-    Cause::Destroyed,
-    Cause::TimedOut,
-    Cause::Refused,
-    Cause::Unreachable,
-    Cause::NoPort,
-    Cause::Timer,
-    Cause::ReusedByConnect,
-    Cause::ReusedBySyn,
-    Cause::ListenerClosed,
-    Cause::NamespaceExit,
-    Cause::TimeWaitOverflow,
-    Cause::NoLinger2,
-    Cause::Disconnect,
-    Cause::EndNotSeen,
-];
-
 /// The number of a cause: its place in the list.
 pub(super) fn of_cause(cause: Cause) -> u64 {
-    let place = CAUSES.iter().position(|c| *c == cause);
+    let place = Cause::ALL.iter().position(|c| *c == cause);
     place.unwrap_or_default() as u64
 }
 
 /// A number that is none yet is a cause that this version does not know.
 pub(super) fn cause(number: u64) -> Cause {
     let place = usize::try_from(number).unwrap_or(usize::MAX);
-    CAUSES.get(place).copied().unwrap_or(Cause::Unknown)
+    Cause::ALL.get(place).copied().unwrap_or(Cause::Unknown)
 }
 
 /// States have the kernel's numbers.
@@ -155,12 +129,12 @@ mod tests {
 
     #[test]
     fn every_cause_has_a_number_of_its_own() {
-        for (number, expected) in CAUSES.into_iter().enumerate() {
+        for (number, expected) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(of_cause(expected), number as u64);
             assert_eq!(cause(number as u64), expected);
         }
         // The last one in the declaration: a cause that is added has to be added here, too.
-        assert_eq!(Cause::Unknown as usize + 1, CAUSES.len());
+        assert_eq!(Cause::Unknown as usize + 1, Cause::ALL.len());
         assert_eq!(cause(u64::MAX), Cause::Unknown);
     }
 }

@@ -3,8 +3,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::summary::{self, Completeness};
@@ -17,13 +15,16 @@ use crate::time::{Age, Mono, WallAnchor};
 use crate::tracker::{Ledger, Outstanding, Tracker};
 use crate::verdict::Verdict;
 
+mod by;
 mod folded;
 mod kin;
 mod object;
 mod trend;
 
+pub use by::{By, ByError};
 pub use folded::{paths, to_folded};
 pub use kin::Kin;
+use kin::Kindred;
 pub use object::LeaksLine;
 pub use trend::{Counts, Trend, Trends};
 
@@ -34,54 +35,6 @@ pub struct Question {
     pub by: By,
     /// The least time in the state, ns.
     pub min_age_ns: u64,
-}
-
-/// What sockets are grouped by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum By {
-    /// Where they were connected or accepted.
-    #[default]
-    Stack,
-    /// The owner.
-    Pid,
-    /// The peer's address, with its port where we connected to it.
-    Peer,
-    /// The owner's container.
-    Container,
-}
-
-const BYS: [By; 4] = [By::Stack, By::Pid, By::Peer, By::Container];
-
-impl By {
-    /// The name on the command line and in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            By::Stack => "stack",
-            By::Pid => "pid",
-            By::Peer => "peer",
-            By::Container => "container",
-        }
-    }
-}
-
-impl fmt::Display for By {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// Why a text names nothing to group by.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is none of these: use stack, pid, peer or container")]
-pub struct ByError(String);
-
-impl FromStr for By {
-    type Err = ByError;
-
-    fn from_str(text: &str) -> Result<By, ByError> {
-        let by = BYS.into_iter().find(|by| by.name() == text);
-        by.ok_or_else(|| ByError(text.to_owned()))
-    }
 }
 
 /// What the sockets of a group have in common; `None`: it is not known.
@@ -112,14 +65,23 @@ pub struct Leaks {
     pub total: u64,
     /// The greatest first.
     pub groups: Vec<Group>,
-    /// Stacks that were not taken.
-    pub stack_loss: StackLoss,
-    /// Stacks that were taken and found no room.
-    pub stacks_refused: u64,
+    /// Stacks that are missing; `None`: the trace took none.
+    pub stacks: Option<StacksMissing>,
     /// What of the truth is missing.
     pub completeness: Completeness,
     /// Gives instants their date.
     pub anchor: WallAnchor,
+}
+
+/// Stacks that are missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StacksMissing {
+    /// They were not taken.
+    pub lost: StackLoss,
+    /// They were taken, and found no room.
+    pub refused: u64,
+    /// They were named when what they tell had been settled without them.
+    pub late: u64,
 }
 
 /// Sockets that have something in common.
@@ -254,11 +216,12 @@ impl Leaks {
         let from = trends.began().unwrap_or(tracker.now());
         let members = members(tracker, question);
         let total = members.values().map(Members::size).sum();
+        let mut kindred = Kindred::new(tracker);
         let mut groups: Vec<Group> = members
             .into_iter()
             .map(|(key, members)| {
                 let counts = trends.counts(&key);
-                group(tracker, key, members, counts, from)
+                group(tracker, &mut kindred, key, members, counts, from)
             })
             .collect();
         groups.sort_by(|a, b| (Reverse(a.size()), &a.key).cmp(&(Reverse(b.size()), &b.key)));
@@ -269,8 +232,11 @@ impl Leaks {
             to: tracker.now(),
             total,
             groups,
-            stack_loss: tracker.loss().stacks,
-            stacks_refused: tracker.stacks_refused(),
+            stacks: tracker.takes_stacks().then(|| StacksMissing {
+                lost: tracker.loss().stacks,
+                refused: tracker.stacks_refused(),
+                late: tracker.stacks_late(),
+            }),
             completeness,
             anchor,
         }
@@ -360,7 +326,14 @@ fn pid_and_peer(view: &View) -> Option<(u32, String)> {
     view.owner.pid.zip(summary::Key::Peer.of(view, None))
 }
 
-fn group(tracker: &Tracker, key: Key, members: Members, counts: Counts, from: Mono) -> Group {
+fn group(
+    tracker: &Tracker,
+    kindred: &mut Kindred<'_>,
+    key: Key,
+    members: Members,
+    counts: Counts,
+    from: Mono,
+) -> Group {
     let sockets = &members.sockets;
     let views = || sockets.iter().map(|socket| &socket.view);
     let acquired = |socket: &Outstanding| socket.acquired.map(|seen| seen.at >= from);
@@ -382,7 +355,7 @@ fn group(tracker: &Tracker, key: Key, members: Members, counts: Counts, from: Mo
         peers: greatest_first(tally(views().map(|v| summary::Key::Peer.of(v, None)))),
         verdicts: tally(views().map(|view| view.verdict)),
         recv_q: recv_q.clone().min().zip(recv_q.max()),
-        acquired: acquired_at(tracker, sockets),
+        acquired: acquired_at(tracker, kindred, sockets.iter(), usize::MAX),
         eof_at: places(tracker, &tally(eof.map(|seen| seen.stack))),
         eof_read: sockets.iter().filter(read).count() as u64,
         eof_unread: sockets
@@ -431,8 +404,22 @@ fn samples(tracker: &Tracker, sockets: &[Outstanding]) -> Vec<Sample> {
     samples.map(sample).collect()
 }
 
-fn acquired_at(tracker: &Tracker, sockets: &[Outstanding]) -> Vec<Acquired> {
-    let seen = sockets.iter().filter_map(|socket| socket.acquired);
+/// Where these were acquired, the greatest place first, at most so many of them.
+pub(crate) fn places_of<'a>(
+    tracker: &Tracker,
+    sockets: impl Iterator<Item = &'a Outstanding>,
+    most: usize,
+) -> Vec<Acquired> {
+    acquired_at(tracker, &mut Kindred::new(tracker), sockets, most)
+}
+
+fn acquired_at<'a>(
+    tracker: &Tracker,
+    kindred: &mut Kindred<'_>,
+    sockets: impl Iterator<Item = &'a Outstanding>,
+    most: usize,
+) -> Vec<Acquired> {
+    let seen = sockets.filter_map(|socket| socket.acquired);
     let stacks = greatest_first(tally(
         seen.map(|seen| (seen.stack, seen.point == Point::Accept)),
     ));
@@ -450,11 +437,11 @@ fn acquired_at(tracker: &Tracker, sockets: &[Outstanding]) -> Vec<Acquired> {
             kin: at
                 .as_deref()
                 .filter(|_| !closed)
-                .and_then(|at| kin::of(tracker, at)),
+                .and_then(|at| kindred.of(at)),
             at,
         }
     };
-    stacks.into_iter().map(acquired).collect()
+    stacks.into_iter().take(most).map(acquired).collect()
 }
 
 fn fate(tracker: &Tracker, ledger: &Ledger) -> Fate {
@@ -474,7 +461,8 @@ fn places(tracker: &Tracker, stacks: &BTreeMap<StackId, u64>) -> Vec<(Place, u64
     stacks.map(place).collect()
 }
 
-fn tally<T: Ord>(values: impl Iterator<Item = T>) -> BTreeMap<T, u64> {
+/// How many of each.
+pub(crate) fn tally<T: Ord>(values: impl Iterator<Item = T>) -> BTreeMap<T, u64> {
     let mut counts = BTreeMap::new();
     for value in values {
         *counts.entry(value).or_default() += 1;
@@ -482,7 +470,8 @@ fn tally<T: Ord>(values: impl Iterator<Item = T>) -> BTreeMap<T, u64> {
     counts
 }
 
-fn greatest_first<T: Ord>(counts: BTreeMap<T, u64>) -> Vec<(T, u64)> {
+/// The most frequent first.
+pub(crate) fn greatest_first<T: Ord>(counts: BTreeMap<T, u64>) -> Vec<(T, u64)> {
     let mut counts: Vec<(T, u64)> = counts.into_iter().collect();
     // Stable: those that are as many stay in their order.
     counts.sort_by_key(|(_, count)| Reverse(*count));

@@ -1,7 +1,7 @@
 //! Sockets that nobody closes, for people at a terminal.
 
 use super::frames;
-use super::leaks::{Acquired, Fate, Group, Key, Leaks, Owner, Place, Trend};
+use super::leaks::{Acquired, Fate, Group, Key, Leaks, Owner, Place, StacksMissing, Trend};
 use super::snapshot::thousands;
 use super::summary_text::{self, paragraph};
 use super::table::cut;
@@ -182,19 +182,9 @@ impl Page {
     }
 
     fn end(&mut self, leaks: &Leaks) {
-        let loss = leaks.stack_loss;
-        let lost = [
-            (loss.over_budget, "over the budget (--stack-rate)"),
-            (loss.full, "for a full buffer"),
-            (loss.unreadable, "that could not be read"),
-            (leaks.stacks_refused, "without room to keep them"),
-        ];
-        let lost = lost.into_iter().filter(|(n, _)| *n > 0);
-        let lost: Vec<String> = lost
-            .map(|(n, why)| format!("{} {why}", thousands(n)))
-            .collect();
-        if !lost.is_empty() {
-            self.words(0, &format!("stacks not taken: {}", lost.join(", ")));
+        match leaks.stacks {
+            None => self.words(0, "this trace took no stacks"),
+            Some(missing) => self.missing(missing),
         }
         for note in &leaks.completeness.notes {
             self.words(0, &format!("note: {}", escape(note)));
@@ -205,6 +195,23 @@ impl Page {
             for line in &mut self.lines[from..] {
                 *line = format!("\x1b[31m{line}\x1b[0m");
             }
+        }
+    }
+
+    fn missing(&mut self, stacks: StacksMissing) {
+        let lost = [
+            (stacks.lost.over_budget, "over the budget (--stack-rate)"),
+            (stacks.lost.full, "for a full buffer"),
+            (stacks.lost.unreadable, "that could not be read"),
+            (stacks.refused, "without room to keep them"),
+            (stacks.late, "named too late"),
+        ];
+        let lost = lost.into_iter().filter(|(n, _)| *n > 0);
+        let lost: Vec<String> = lost
+            .map(|(n, why)| format!("{} {why}", thousands(n)))
+            .collect();
+        if !lost.is_empty() {
+            self.words(0, &format!("stacks not taken: {}", lost.join(", ")));
         }
     }
 

@@ -142,7 +142,7 @@ impl fmt::Display for Summary {
             let estab = thousands(close_wait + self.state(TcpState::Established).count);
             writeln!(
                 f,
-                "`ss -s` calls {estab} of these estab: its source, CurrEstab, counts CLOSE_WAIT too"
+                "`ss -s` calls {estab} of these estab: its source, CurrEstab, counts CLOSE_WAIT too (since mid-2024)"
             )?;
         }
         let mini = self.state(TcpState::FinWait2).mini;
@@ -327,7 +327,7 @@ pub(crate) mod tests {
             summary.to_string(),
             "TCP 5: close_wait 2 (held 1, unaccepted 1) established 1 fin_wait2 1 (mini 1) \
              time_wait 1\n\
-             `ss -s` calls 3 of these estab: its source, CurrEstab, counts CLOSE_WAIT too\n\
+             `ss -s` calls 3 of these estab: its source, CurrEstab, counts CLOSE_WAIT too (since mid-2024)\n\
              /proc/net/sockstat calls 2 of these tw: it counts FIN_WAIT_2 minisockets too\n"
         );
         let line = SummaryLine::new(&summary, &[], &[], Mono(0), WallAnchor::default());

@@ -116,7 +116,7 @@ pub struct Completeness {
     pub mptcp: u64,
     /// Durations that are not exact.
     pub estimated: u64,
-    /// Stacks that were wanted and not taken, or found no room.
+    /// Stacks that were wanted and not taken, found no room, or were named too late.
     #[serde(skip_serializing_if = "is_zero")]
     pub stacks_not_taken: u64,
     /// All sockets were looked at every so many ns, and what was shorter was not seen; `None`:
@@ -224,14 +224,14 @@ struct GroupObject {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct CompletenessObject<'a> {
+pub(crate) struct CompletenessObject<'a> {
     complete: bool,
     #[serde(flatten)]
     missing: &'a Completeness,
 }
 
 impl<'a> CompletenessObject<'a> {
-    pub(super) fn new(missing: &'a Completeness) -> CompletenessObject<'a> {
+    pub(crate) fn new(missing: &'a Completeness) -> CompletenessObject<'a> {
         CompletenessObject {
             complete: missing.complete(),
             missing,

@@ -145,7 +145,7 @@ fn in_words(titles: &[&str], row: &[String], names: usize, terminal: usize) -> V
 }
 
 /// Words in lines that fit the terminal, all but the first indented.
-pub(super) fn paragraph<'a>(
+pub(crate) fn paragraph<'a>(
     words: impl Iterator<Item = &'a str>,
     terminal: Option<usize>,
 ) -> Vec<String> {

@@ -113,23 +113,9 @@ mod tests {
             ..Options::default()
         });
         for (number, (cookie, tuple, old, new)) in changes.iter().enumerate() {
-            let change = StateChange {
-                tuple: *tuple,
-                old: *old,
-                new: *new,
-                flags: 0,
-                err: 0,
-                recv_q: 0,
-                send_q: 0,
-                actor: None,
-            };
-            let event = Event {
-                at: Mono(1_000 * (1 + number as u64)),
-                cpu: 0,
-                cookie: *cookie,
-                sk: *cookie,
-                body: EventBody::State(change),
-            };
+            let change = StateChange::new(*tuple, *old, *new);
+            let at = Mono(1_000 * (1 + number as u64));
+            let event = Event::new(at, *cookie, EventBody::State(change));
             tracker.apply(&Input::Kernel(event), &mut Vec::new());
         }
         tracker

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::host::Host;
 use super::stacks::Stacks;
 use crate::cause::Cause;
 use crate::change::View;
 use crate::infer;
-use crate::input::{Definition, SocketSnapshot};
+use crate::input::{Definition, SocketSnapshot, Timer};
 use crate::owner::{Actor, Comm, Holder, Owner, Process};
 use crate::state::TcpState;
 use crate::time::{Age, Mono};
@@ -71,7 +72,35 @@ pub(super) struct Facts {
     pub(super) recv_q: u32,
     pub(super) send_q: u32,
     pub(super) keepalive: Option<bool>,
+    /// The time until the next keepalive probe, ns.
+    pub(super) probe_ns: Option<u64>,
+    /// When we last sent data.
+    pub(super) sent_at: Option<Mono>,
+    /// How long the peer was silent before its FIN.
+    pub(super) idle: Idle,
     pub(super) inode: u32,
+}
+
+/// From the last data of a connection to the peer's FIN, ns, exact to a jiffy; `None`: not known.
+/// Where there was none, from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// Since data came. A TLS close_notify right before the FIN is data, too.
+    pub received_ns: Option<u64>,
+    /// Since we sent some.
+    pub sent_ns: Option<u64>,
+}
+
+impl Idle {
+    /// Of a socket in CLOSE_WAIT, which it entered then.
+    fn of(socket: &SocketSnapshot, entered: Entered) -> Idle {
+        let age = entered.age(socket.at).at_least();
+        let before = |ms: Option<u32>| Some((u64::from(ms?) * 1_000_000).saturating_sub(age?));
+        Idle {
+            received_ns: before(socket.last_data_recv_ms),
+            sent_ns: before(socket.last_data_sent_ms),
+        }
+    }
 }
 
 /// When the present state was entered.
@@ -149,8 +178,12 @@ pub(super) struct Listener {
     pub(super) seen_in: u32,
     /// It was closed; its queue is emptied right after.
     pub(super) gone: bool,
+    /// How many wait to be accepted, and the limit, where a dump told.
+    pub(super) queue: Option<(u32, u32)>,
     /// `sk_drops` before anybody counted, where a dump told.
     pub(super) drops_before: Option<u32>,
+    /// `sk_drops` when the trace began, and when it was last looked at.
+    pub(super) drops: Option<(u32, u32)>,
 }
 
 impl Conn {
@@ -188,6 +221,15 @@ impl Conn {
         facts.send_q = socket.send_q;
         facts.inode = socket.inode;
         facts.keepalive = infer::keepalive(socket);
+        facts.probe_ns = match socket.timer {
+            Timer::Keepalive { left_ms } => Some(u64::from(left_ms) * 1_000_000),
+            _ => None,
+        };
+        let sent = socket.last_data_sent_ms;
+        facts.sent_at = sent.map(|ms| socket.at.minus(u64::from(ms) * 1_000_000));
+        if socket.state == TcpState::CloseWait && self.state == socket.state {
+            facts.idle = Idle::of(socket, self.entered);
+        }
         if socket.mini {
             return;
         }
@@ -316,6 +358,7 @@ pub(super) struct World {
     /// In the order in which they came, each once.
     pub(super) notes: Vec<Arc<str>>,
     pub(super) stacks: Stacks,
+    pub(super) host: Host,
 }
 
 /// More notes than this say nothing more.
@@ -341,7 +384,7 @@ impl World {
         notes
             .chain(timeouts)
             .chain(processes.map(Definition::Process))
-            .chain(self.stacks.definitions())
+            .chain(self.host.definitions())
             .collect()
     }
 

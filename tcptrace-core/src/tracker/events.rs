@@ -51,7 +51,9 @@ impl Tracker {
             opened_by: change.actor,
             seen_in: self.sweep.number(),
             gone: false,
+            queue: None,
             drops_before: Some(0),
+            drops: Some((0, 0)),
         });
     }
 

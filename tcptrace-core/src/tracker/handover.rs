@@ -1,6 +1,9 @@
 //! What one who comes in the middle has to know: a replay that begins there, and the next file of a
 //! recording.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use crate::change::View;
 use crate::input::{Definition, Loss};
 use crate::owner::Holder;
@@ -17,7 +20,11 @@ impl Tracker {
         self.stats = Stats::default();
         self.lost_before = self.loss;
         self.overflows.restart();
+        for listener in self.world.listeners.values_mut().flatten() {
+            listener.drops = listener.drops.map(|(_, last)| (last, last));
+        }
         self.world.stacks.restart();
+        self.world.host.restart();
         (self.reconciled, self.anomalies, self.no_port) = (0, 0, 0);
         let mut due = Vec::new();
         #[expect(
@@ -64,6 +71,31 @@ impl Tracker {
         known.sort_unstable_by_key(|(cookie, _)| *cookie);
         let define = |(cookie, holders)| Definition::Holders { cookie, holders };
         known.into_iter().map(define).collect()
+    }
+
+    /// The processes with the most sockets, and those with listeners, at most so many.
+    pub fn busiest(&self, most: usize) -> Vec<u32> {
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        #[expect(clippy::iter_over_hash_type, reason = "counted into an ordered map")]
+        for conn in self.conns.values() {
+            let holders = conn
+                .facts
+                .as_deref()
+                .map_or(&[][..], |facts| &facts.holders);
+            let acquirer = conn.acquired.as_deref().map(|a| a.actor.pid);
+            let pid = holders.first().map(|h| h.pid).or(acquirer);
+            if let Some(pid) = pid.filter(|_| conn.closer.is_none()) {
+                *counts.entry(pid).or_default() += 1;
+            }
+        }
+        for listener in self.world.listeners.values().flatten() {
+            for holder in &listener.holders {
+                counts.entry(holder.pid).or_default();
+            }
+        }
+        let mut counts: Vec<(u32, u64)> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, count)| Reverse(*count));
+        counts.into_iter().take(most).map(|(pid, _)| pid).collect()
     }
 
     /// Every connection that was asked for, whatever its state, as it is now, in the order of

@@ -8,6 +8,8 @@ mod conn;
 mod due;
 mod events;
 mod handover;
+mod host;
+mod named;
 mod overflow;
 mod parted;
 mod polled;
@@ -15,8 +17,8 @@ mod stacks;
 mod stats;
 mod sweep;
 
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::cause::Cause;
 use crate::change::{Change, View};
@@ -30,12 +32,14 @@ use crate::tuple::{Role, Tuple};
 use crate::verdict::Verdict;
 
 pub use census::{Census, Stay};
+pub use conn::Idle;
 use conn::{Birth, Conn, Entered, World};
 use due::Due;
 use overflow::Overflows;
 use parted::Parted;
 use polled::LastDump;
-pub use stacks::{Ledger, Outstanding};
+pub(crate) use stacks::MAX_PLACES;
+pub use stacks::{LATE_NS, Ledger, Outstanding};
 use stats::Stats;
 use sweep::SweepState;
 
@@ -64,6 +68,8 @@ pub struct Options {
     pub overflows_seen: bool,
     /// Threads are told of, some time after the events of their sockets.
     pub stacks: bool,
+    /// It is asked what became of the connections of each stack: see [`Tracker::ledger`].
+    pub ledgers: bool,
     /// The programs follow sockets of some owners only: a dump may well find others.
     pub selective: bool,
     /// All sockets are looked at every so many ns, and nothing is known of the time between;
@@ -135,7 +141,7 @@ pub struct Wanted {
 impl Tracker {
     /// A tracker that has seen nothing.
     pub fn new(options: Options) -> Tracker {
-        let stacks = stacks::Stacks::new(options.stacks);
+        let stacks = stacks::Stacks::new(options.stacks, options.ledgers);
         Tracker {
             options,
             now: Mono(0),
@@ -266,6 +272,22 @@ impl Tracker {
         wanted
     }
 
+    /// The listeners that have half-open requests: their holders are wanted by who looks at queues.
+    pub fn besieged(&self) -> Vec<Wanted> {
+        let half_open = self.conns.values();
+        let half_open = half_open.filter(|conn| conn.state == TcpState::SynRecv);
+        let listeners = half_open.flat_map(|conn| self.world.listeners(&conn.tuple));
+        let by_cookie: BTreeMap<u64, Tuple> = listeners.map(|l| (l.cookie, l.tuple)).collect();
+        let wanted = |(cookie, tuple)| Wanted {
+            cookie,
+            tuple,
+            mini: false,
+            unaccepted: true,
+            pid: None,
+        };
+        by_cookie.into_iter().map(wanted).collect()
+    }
+
     /// Whether a connection is tracked.
     pub fn knows(&self, cookie: u64) -> bool {
         self.conns.contains_key(&cookie) || self.parted.knows(cookie)
@@ -319,6 +341,8 @@ impl Tracker {
                 self.world.fin_timeouts.insert(*netns, *ns);
             }
             Definition::Stack(stack) => self.world.stacks.define(stack),
+            Definition::Reading(reading) => self.world.host.read(reading),
+            Definition::Activity(activity) => self.world.host.acted(activity),
             Definition::Note(note) => self.world.note(note),
         }
     }

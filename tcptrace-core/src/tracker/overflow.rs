@@ -8,7 +8,7 @@ use crate::owner::Owner;
 use crate::report::summary::OverflowLine;
 use crate::state::TcpState;
 use crate::time::{Age, Mono};
-use crate::tuple::ConnId;
+use crate::tuple::{ConnId, Tuple};
 
 use super::conn::World;
 use super::{Tracker, Wanted};
@@ -148,8 +148,26 @@ impl Tracker {
         }
     }
 
-    /// The totals, the greatest first.
-    pub(super) fn overflow_lines(&self) -> Vec<OverflowLine> {
+    /// Every listener that was asked for, with its queue as it was last seen.
+    pub fn listeners(&self) -> impl Iterator<Item = View> {
+        let all = self.world.listeners.values().flatten();
+        let views = all.filter(|listener| !listener.gone).map(|listener| {
+            let (cookie, tuple) = (listener.cookie, listener.tuple);
+            listener_view(self.now, cookie, tuple, listener.queue, &self.world)
+        });
+        views.filter(|view| self.options.filter.selects(view))
+    }
+
+    /// How many SYNs and last ACKs this listener has dropped since the trace began, for whatever
+    /// reason; `None`: no dump told.
+    pub fn listener_drops(&self, cookie: u64) -> Option<u64> {
+        let mut all = self.world.listeners.values().flatten();
+        let (first, last) = all.find(|listener| listener.cookie == cookie)?.drops?;
+        Some(u64::from(last.wrapping_sub(first)))
+    }
+
+    /// The totals of the listeners that dropped something, the greatest first.
+    pub fn overflow_lines(&self) -> Vec<OverflowLine> {
         let line = |listener: &Overflowing| {
             let mut view = view(&listener.last, &self.world);
             // The listener may be gone, and with it what was known of it.
@@ -171,22 +189,34 @@ impl Tracker {
     }
 }
 
-/// The listener as it is shown.
+/// The listener as it was when it last dropped something.
 fn view(last: &Overflow, world: &World) -> View {
+    let queue = Some((last.queue, last.limit));
+    listener_view(last.at, last.cookie, last.tuple, queue, world)
+}
+
+/// A listener as it is shown: `recv_q` is its queue, `send_q` the limit.
+fn listener_view(
+    at: Mono,
+    cookie: u64,
+    tuple: Tuple,
+    queue: Option<(u32, u32)>,
+    world: &World,
+) -> View {
     View {
-        at: last.at,
+        at,
         id: ConnId {
-            cookie: last.cookie,
+            cookie,
             generation: 0,
         },
-        tuple: last.tuple,
+        tuple,
         role: None,
         state: TcpState::Listen,
         age: Age::Unknown,
         mini: false,
-        owner: world.owner_of_listener(&last.tuple, last.cookie),
-        recv_q: Some(last.queue),
-        send_q: Some(last.limit),
+        owner: world.owner_of_listener(&tuple, cookie),
+        recv_q: queue.map(|(waiting, _)| waiting),
+        send_q: queue.map(|(_, limit)| limit),
         keepalive: None,
         verdict: None,
         acquired_at: None,

@@ -4,28 +4,23 @@
 //! by then. So what is kept of a connection stays for a while after its end, and of one that ends
 //! before its thread was seen the end is kept for as long.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::conn::Idle;
+use super::named::{MAX_STACKS, Named};
 use super::{Map, Tracker};
 use crate::cause::Cause;
 use crate::change::View;
 use crate::histogram::Durations;
-use crate::input::{Definition, Input};
 use crate::stack::{Point, Seen, Stack, StackId};
 use crate::time::Mono;
 
 /// How long after the events of a connection a thread may still be told of.
-const LATE_NS: u64 = 5_000_000_000;
-
-/// More stacks than these are not kept: a program that makes up functions has no end of them.
-const MAX_STACKS: usize = 65_536;
-
-/// More frames than these are not kept: some 100 MB, texts aside.
-const MAX_FRAMES: usize = 1 << 20;
+pub const LATE_NS: u64 = 5_000_000_000;
 
 /// More places than these at which connections of one stack are closed are counted together.
-const MAX_PLACES: usize = 64;
+pub(crate) const MAX_PLACES: usize = 64;
 
 /// What became of the connections that were acquired at one stack.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +70,12 @@ pub struct Outstanding {
     pub acquired: Option<Seen>,
     /// A receive returned 0.
     pub eof: Option<Seen>,
+    /// How long the peer was silent before its FIN.
+    pub idle: Idle,
+    /// When we last sent data, where somebody looked.
+    pub sent_at: Option<Mono>,
+    /// The time until the next keepalive probe, ns, when it was last looked at.
+    pub probe_ns: Option<u64>,
 }
 
 /// How a process let go of a socket.
@@ -100,14 +101,18 @@ struct Kept {
     ended: Option<(Mono, Cause)>,
 }
 
+type Ledgers = BTreeMap<StackId, Ledger>;
+
 /// The stacks of a trace, and what was seen with them.
 #[derive(Debug, Default)]
 pub(super) struct Stacks {
-    named: BTreeMap<StackId, Arc<Stack>>,
-    /// Of all that are named.
-    frames: usize,
+    named: Named,
+    /// Threads that were told of with a stack that has no room.
     refused: u64,
-    ledgers: BTreeMap<StackId, Ledger>,
+    /// Threads that were told of when what they did was settled without them.
+    late: u64,
+    /// `None`: nobody asks for them.
+    ledgers: Option<Ledgers>,
     kept: Map<u64, Kept>,
     /// When to look again at what is kept of which connection.
     later: VecDeque<(Mono, u64)>,
@@ -116,52 +121,52 @@ pub(super) struct Stacks {
 }
 
 impl Stacks {
-    /// `in_use`: threads will be told of.
-    pub(super) fn new(in_use: bool) -> Stacks {
+    /// `in_use`: threads will be told of; `ledgers`: it is asked what became of connections.
+    pub(super) fn new(in_use: bool, ledgers: bool) -> Stacks {
         Stacks {
             in_use,
+            ledgers: ledgers.then(Ledgers::new),
             ..Stacks::default()
         }
     }
 
     pub(super) fn define(&mut self, stack: &Stack) {
-        if self.named.contains_key(&stack.id) {
-            return;
-        }
-        let frames = self.frames + stack.frames.len();
-        if self.named.len() >= MAX_STACKS || frames > MAX_FRAMES {
-            self.refused += 1;
-            return;
-        }
-        self.frames = frames;
-        self.named.insert(stack.id, Arc::new(stack.clone()));
+        let used = || used(&self.kept, self.ledgers.as_ref());
+        self.named.define(stack, used);
     }
 
     /// `followed`: the tracker knows of the connection.
     pub(super) fn seen(&mut self, seen: &Seen, now: Mono, followed: bool) {
         self.in_use = true;
+        if self.knows(seen) {
+            // Whoever comes in the middle is told again.
+            return;
+        }
+        if self.named.get(seen.stack).is_none() {
+            self.named.missed();
+            self.refused += 1;
+        }
+        let late = now > seen.at.plus(LATE_NS);
         match seen.point {
-            Point::Connect | Point::Accept => self.acquired(seen, now, followed),
+            Point::Connect | Point::Accept => self.acquired(seen, now, followed, late),
             Point::Eof if followed => {
                 let kept = self.kept.entry(seen.cookie).or_default();
                 kept.eof.get_or_insert(*seen);
             }
             Point::Eof => {}
-            Point::Close => {
-                if let Some(kept) = self.kept.get_mut(&seen.cookie) {
+            Point::Close => match self.kept.get_mut(&seen.cookie) {
+                Some(kept) if !kept.settled || kept.closed.is_some() => {
                     kept.closed.get_or_insert(*seen);
                     settle(kept, &mut self.ledgers);
                 }
-            }
+                _ if late => self.too_late(),
+                _ => {}
+            },
         }
     }
 
-    fn acquired(&mut self, seen: &Seen, now: Mono, followed: bool) {
+    fn acquired(&mut self, seen: &Seen, now: Mono, followed: bool, late: bool) {
         let kept = self.kept.entry(seen.cookie).or_default();
-        if kept.acquired == Some(*seen) {
-            // Whoever comes in the middle is told again.
-            return;
-        }
         if kept.acquired.is_some() {
             // The same socket connects again.
             let mut before = *kept;
@@ -186,7 +191,19 @@ impl Stacks {
         } else {
             // Its events may have been lost: then the next dump finds it.
             self.later.push_back((now.plus(LATE_NS), seen.cookie));
+            if late {
+                self.too_late();
+            }
         }
+    }
+
+    fn knows(&self, seen: &Seen) -> bool {
+        let kept = self.kept.get(&seen.cookie);
+        kept.is_some_and(|kept| [kept.acquired, kept.eof, kept.closed].contains(&Some(*seen)))
+    }
+
+    fn too_late(&mut self) {
+        self.late += u64::from(self.ledgers.is_some());
     }
 
     /// Its process lets go of a connection.
@@ -248,8 +265,8 @@ impl Stacks {
 
     /// Counts from here on, with those that are there.
     pub(super) fn restart(&mut self) {
-        self.ledgers.clear();
-        self.refused = 0;
+        self.ledgers.iter_mut().for_each(Ledgers::clear);
+        (self.refused, self.late) = (0, 0);
         for kept in self.kept.values_mut().filter(|kept| !kept.settled) {
             if std::mem::take(&mut kept.counted) {
                 count(kept, &mut self.ledgers);
@@ -264,16 +281,23 @@ impl Stacks {
     }
 
     pub(super) fn named(&self, seen: Option<Seen>) -> Option<Arc<Stack>> {
-        self.named.get(&seen?.stack).cloned()
-    }
-
-    pub(super) fn definitions(&self) -> impl Iterator<Item = Definition> {
-        let stacks = self.named.values();
-        stacks.map(|stack| Definition::Stack(Stack::clone(stack)))
+        self.named.get(seen?.stack).cloned()
     }
 }
 
-fn count(kept: &mut Kept, ledgers: &mut BTreeMap<StackId, Ledger>) {
+/// The stacks that something leads to.
+fn used(kept: &Map<u64, Kept>, ledgers: Option<&Ledgers>) -> BTreeSet<StackId> {
+    let seen = |kept: &Kept| [kept.acquired, kept.eof, kept.closed];
+    let seen = kept.values().flat_map(seen).flatten();
+    let ledgers = ledgers.into_iter().flatten();
+    let places = ledgers.flat_map(|(id, ledger)| std::iter::once(id).chain(ledger.places.keys()));
+    seen.map(|seen| seen.stack).chain(places.copied()).collect()
+}
+
+fn count(kept: &mut Kept, ledgers: &mut Option<Ledgers>) {
+    let Some(ledgers) = ledgers else {
+        return;
+    };
     if let Some(acquired) = kept.acquired.filter(|_| !kept.counted) {
         // A stack without room for its ledger has none for its names, and is counted there.
         if ledgers.len() >= MAX_STACKS && !ledgers.contains_key(&acquired.stack) {
@@ -287,11 +311,13 @@ fn count(kept: &mut Kept, ledgers: &mut BTreeMap<StackId, Ledger>) {
 }
 
 /// Counts what became of the connection, if that is known.
-fn settle(kept: &mut Kept, ledgers: &mut BTreeMap<StackId, Ledger>) {
+fn settle(kept: &mut Kept, ledgers: &mut Option<Ledgers>) {
     let Some(acquired) = kept.acquired.filter(|_| kept.counted && !kept.settled) else {
         return;
     };
-    let ledger = ledgers.entry(acquired.stack).or_default();
+    let Some(ledger) = ledgers.as_mut().and_then(|l| l.get_mut(&acquired.stack)) else {
+        return;
+    };
     let held = |until: Mono| Some(until.since(acquired.at));
     match (kept.closed, kept.released, kept.ended) {
         (Some(closed), ..) => ledger.close(Some(closed.stack), held(closed.at)),
@@ -326,43 +352,63 @@ impl Tracker {
     pub fn outstanding(&self) -> impl Iterator<Item = Outstanding> {
         self.open_keys().into_iter().map(|(key, view, _)| {
             let [acquired, eof] = self.world.stacks.of(key);
+            let conn = self.conns.get(&key);
+            let facts = conn.and_then(|conn| conn.facts.as_deref());
             Outstanding {
                 view,
                 acquired,
                 eof,
+                idle: facts.map(|facts| facts.idle).unwrap_or_default(),
+                sent_at: facts.and_then(|facts| facts.sent_at),
+                probe_ns: facts.and_then(|facts| facts.probe_ns),
             }
         })
     }
 
     /// What became of the connections that were acquired at a stack.
     pub fn ledger(&self, stack: StackId) -> Option<&Ledger> {
-        self.world.stacks.ledgers.get(&stack)
+        self.world.stacks.ledgers.as_ref()?.get(&stack)
     }
 
     /// The stacks at which connections were acquired.
     pub fn ledgers(&self) -> impl Iterator<Item = (StackId, &Ledger)> {
-        let ledgers = self.world.stacks.ledgers.iter();
+        let ledgers = self.world.stacks.ledgers.iter().flatten();
         ledgers.map(|(stack, ledger)| (*stack, ledger))
     }
 
     /// A stack by its number.
     pub fn stack(&self, id: StackId) -> Option<&Arc<Stack>> {
-        self.world.stacks.named.get(&id)
+        self.world.stacks.named.get(id)
     }
 
-    /// Stacks that found no room.
+    /// Whether a stack that somebody is seen with is to be defined again: it is not known any more, and
+    /// there is room.
+    pub fn wants_stack(&self, id: StackId) -> bool {
+        self.world.stacks.named.wants(id)
+    }
+
+    /// Whether threads are told of.
+    pub fn takes_stacks(&self) -> bool {
+        self.world.stacks.in_use
+    }
+
+    /// Threads that were seen with a stack that found no room.
     pub fn stacks_refused(&self) -> u64 {
         self.world.stacks.refused
     }
 
+    /// Threads that were told of so late that what they did was settled without them.
+    pub fn stacks_late(&self) -> u64 {
+        self.world.stacks.late
+    }
+
     /// Where the connections that there are were acquired and read to their end, for one who has
     /// not heard of it, in the order of cookies.
-    pub fn threads_seen(&self) -> Vec<Input> {
+    pub fn threads_seen(&self) -> Vec<Seen> {
         let kept = self.world.stacks.kept.iter();
         let mut open: Vec<(&u64, &Kept)> = kept.filter(|(_, kept)| kept.ended.is_none()).collect();
         open.sort_unstable_by_key(|(cookie, _)| **cookie);
         let seen = |(_, kept): (_, &Kept)| [kept.acquired, kept.eof, kept.closed];
-        let seen = open.into_iter().flat_map(seen).flatten();
-        seen.map(Input::Stack).collect()
+        open.into_iter().flat_map(seen).flatten().collect()
     }
 }

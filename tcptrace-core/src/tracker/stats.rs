@@ -125,13 +125,18 @@ impl Tracker {
             .collect();
         estimated += states.iter().map(|s| s.estimated).sum::<u64>();
         Summary {
-            span_ns: self.began.map_or(0, |began| self.now.since(began)),
+            span_ns: self.span_ns(),
             states,
             by: by.clone(),
             groups: self.groups(open_groups),
             overflows: self.overflow_lines(),
             completeness: self.completeness(estimated),
         }
+    }
+
+    /// How long was watched, ns.
+    pub fn span_ns(&self) -> u64 {
+        self.began.map_or(0, |began| self.now.since(began))
     }
 
     /// The stays in each of these states, as far as they are watched.
@@ -191,7 +196,9 @@ impl Tracker {
             unread_bytes: 0,
             gaps: 0,
             estimated,
-            stacks_not_taken: loss.stacks.total().saturating_add(self.stacks_refused()),
+            stacks_not_taken: [self.stacks_refused(), self.stacks_late()]
+                .into_iter()
+                .fold(loss.stacks.total(), u64::saturating_add),
             polled_ns: self.options.polled_ns,
             mode: self.options.mode.clone(),
             notes: self.world.notes.iter().map(|n| n.to_string()).collect(),

@@ -18,6 +18,10 @@ use crate::tuple::{Role, Tuple};
 /// that moves between hash chains meanwhile.
 const MISSED: u8 = 2;
 
+/// Requests that dumps show in this state have no socket yet: of their coming and going no event tells,
+/// so none was lost.
+const HALF_OPEN: TcpState = TcpState::SynRecv;
+
 /// Sockets of a namespace that cannot be found are believed for so long.
 const NETNS_GONE_NS: u64 = 120_000_000_000;
 
@@ -101,7 +105,9 @@ impl Tracker {
                 opened_by: None,
                 seen_in: self.sweep.number,
                 gone: false,
+                queue: Some((socket.recv_q, socket.send_q)),
                 drops_before: socket.drops,
+                drops: socket.drops.map(|drops| (drops, drops)),
             });
             self.overflow_sampled(socket, before);
             return;
@@ -174,7 +180,8 @@ impl Tracker {
         conn.seen_in = self.sweep.number;
         conn.look(socket);
         let missed = self.sweep.first_done && !self.options.selective && !self.polls();
-        if missed && self.options.filter.states.contains(socket.state) {
+        let silent = socket.state == HALF_OPEN;
+        if missed && !silent && self.options.filter.states.contains(socket.state) {
             self.reconciled += 1;
         }
         self.enter(key, &mut conn, socket.state, entered, changes);
@@ -262,7 +269,8 @@ impl Tracker {
             };
             let sampled = conn.mini && self.options.minisockets == Minisockets::Sampled;
             let watched = self.options.filter.states.contains(conn.state);
-            let loss = watched && !sampled && !self.polls() && self.is_loss(conn);
+            let silent = sampled || conn.state == HALF_OPEN;
+            let loss = watched && !silent && !self.polls() && self.is_loss(conn);
             self.reconciled += u64::from(loss);
             let (cause, at) = (self.sampled_end(conn), self.gone_by());
             // It ended at an unknown time, so its duration is an estimate.
@@ -329,6 +337,11 @@ impl World {
         match list.iter_mut().find(|l| l.cookie == listener.cookie) {
             Some(known) => {
                 known.seen_in = listener.seen_in;
+                known.queue = listener.queue.or(known.queue);
+                known.drops = match (known.drops, listener.drops) {
+                    (Some((first, _)), Some((_, last))) => Some((first, last)),
+                    (known, seen) => known.or(seen),
+                };
                 known.drops_before
             }
             None => {

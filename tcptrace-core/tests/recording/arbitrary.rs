@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tcptrace_core::cause::Cause;
+use tcptrace_core::host::{Activity, Blocked, Reading};
 use tcptrace_core::input::*;
 use tcptrace_core::owner::{Actor, Comm, Holder, Process};
 use tcptrace_core::stack::{Frame, FrameKind, Point, Seen, Stack, StackId};
@@ -22,7 +23,7 @@ pub(crate) fn input() -> impl Strategy<Value = Input> {
         1 => sweep_end().prop_map(Input::Sweep),
         1 => overflow().prop_map(Input::Overflow),
         1 => seen().prop_map(Input::Stack),
-        3 => definition().prop_map(Input::Define),
+        3 => definition().prop_map(Input::Define).boxed(),
         1 => any::<u64>().prop_map(|at| Input::End(Mono(at))),
     ]
 }
@@ -214,9 +215,36 @@ fn definition() -> impl Strategy<Value = Definition> {
             })
         ),
         (any::<u32>(), any::<u64>()).prop_map(|(netns, ns)| Definition::FinTimeout { netns, ns }),
+        (any::<u32>(), text(), text()).prop_map(|(netns, name, value)| {
+            Definition::Reading(Reading { netns, name, value })
+        }),
+        activity().prop_map(Definition::Activity).boxed(),
         text().prop_map(Definition::Note),
-        stack().prop_map(Definition::Stack),
+        stack().prop_map(Definition::Stack).boxed(),
     ]
+}
+
+fn activity() -> impl Strategy<Value = Activity> {
+    let thread = (any::<[u32; 3]>(), comm(), text(), any::<u64>());
+    let thread = thread.prop_map(|([tid, fd, inode], comm, call, since)| Blocked {
+        tid,
+        comm,
+        call,
+        fd,
+        inode,
+        since: Mono(since),
+    });
+    let numbers = (any::<[Option<u64>; 2]>(), any::<u64>(), any::<[u32; 2]>());
+    (numbers, prop::collection::vec(thread, 0..4)).prop_map(
+        |(([files, files_max], at, [pid, threads]), blocked)| Activity {
+            at: Mono(at),
+            pid,
+            files,
+            files_max,
+            threads,
+            blocked,
+        },
+    )
 }
 
 pub(crate) fn stack() -> impl Strategy<Value = Stack> {

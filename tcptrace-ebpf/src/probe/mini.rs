@@ -71,7 +71,7 @@ pub(crate) fn scheduled(tw: *const u8, jiffies: i32) {
 #[inline(always)]
 pub(crate) fn ran_out(timer: *const u8) {
     let tw = around(timer);
-    expiring(tw as u64);
+    expiring(whose(tw));
     let Some((cookie, tuple)) = wanted(tw) else {
         return;
     };
@@ -81,7 +81,7 @@ pub(crate) fn ran_out(timer: *const u8) {
 /// `inet_twsk_kill`: by the timer, which has told it, or before its time.
 #[inline(always)]
 pub(crate) fn killed<C: EbpfContext>(ctx: &C, tw: *const u8) {
-    if expiring(0) != tw as u64 {
+    if expiring(0) != whose(tw) {
         stopped(ctx, tw, MINI_KILLED);
     }
 }
@@ -94,6 +94,16 @@ fn expiring(tw: u64) -> u64 {
     };
     // SAFETY: a valid pointer into this CPU's copy, which only softirq touches.
     unsafe { core::ptr::replace(slot, tw) }
+}
+
+/// The cookie, where there is one: the kernel soon makes another minisocket at the same address, and of one
+/// that ran out before all programs were attached no kill is seen.
+#[inline(always)]
+fn whose(tw: *const u8) -> u64 {
+    match Probed.read::<u64>(tw, offset!(skc_cookie)) {
+        0 => tw as u64,
+        cookie => cookie,
+    }
 }
 
 /// It was stopped by somebody; the cause is in the kernel stack.

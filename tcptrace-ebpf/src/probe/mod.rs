@@ -7,6 +7,7 @@ pub(crate) mod eof;
 pub(crate) mod files;
 pub(crate) mod mini;
 pub(crate) mod overflow;
+pub(crate) mod path;
 pub(crate) mod python;
 pub(crate) mod segment;
 pub(crate) mod stack;

@@ -1,14 +1,16 @@
 //! The user stack of the running thread, which acts on a socket. Process context.
 //!
 //! The registers lie at the top of the kernel stack (`task_pt_regs`, arch/x86), where the entry of the
-//! system call stored all of them. The stack is copied from the stack pointer upward, or its frame
-//! pointers are followed. User space unwinds and names: nothing here knows code.
+//! system call stored all of them. The stack is copied from the stack pointer upward, unless user space
+//! knows one like it, or its frame pointers are followed. User space unwinds and names: nothing here
+//! knows code.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use tcptrace_common::config::STACKS_CHAIN;
 use tcptrace_common::counters;
 use tcptrace_common::stack::{
-    CHAIN_FRAMES, Chain, KIND_CHAIN, KIND_STACK, Registers, STACK_BYTES, Stack, StackHead,
+    CHAIN_FRAMES, Chain, KIND_CHAIN, KIND_PATH, KIND_STACK, LOOKS_PER_COPY, Path, Registers,
+    STACK_BYTES, Stack, StackHead,
 };
 
 use crate::kernel::{Probed, Reader, current_task, offset};
@@ -39,21 +41,24 @@ pub(crate) fn take(point: u8, cookie: u64, sk: *const u8) {
         count(counters::STACK_UNREADABLE);
         return;
     };
-    if !within_budget() {
+    let taken = match config!(stacks) {
+        STACKS_CHAIN => within(COPIES, 1) && chain(point, cookie, sk, task, &registers),
+        _ => within(LOOKS, LOOKS_PER_COPY) && look(point, cookie, sk, task, &registers),
+    };
+    if !taken {
         count(counters::STACK_OVER_BUDGET);
-        return;
-    }
-    match config!(stacks) {
-        STACKS_CHAIN => chain(point, cookie, sk, task, &registers),
-        _ => copy(point, cookie, sk, task, &registers),
     }
 }
 
-/// Whether another one may be taken in this second (of 2^30 ns). Processors may count at the same
-/// time: some more than allowed are taken then.
+/// Places of `STACKS_TAKEN`.
+const COPIES: u32 = 0;
+const LOOKS: u32 = 1;
+
+/// Whether another one may be taken in this second (of 2^30 ns), of so many times the rate. Processors
+/// may count at the same time: some more than allowed are taken then.
 #[inline(always)]
-fn within_budget() -> bool {
-    let Some(taken) = STACKS_TAKEN.get_ptr_mut(0) else {
+fn within(place: u32, times: u64) -> bool {
+    let Some(taken) = STACKS_TAKEN.get_ptr_mut(place) else {
         return false;
     };
     // SAFETY: a helper without arguments.
@@ -64,7 +69,7 @@ fn within_budget() -> bool {
         true => before,
         false => now,
     };
-    if sofar & 0xffff_ffff >= u64::from(config!(stack_rate)) {
+    if sofar & 0xffff_ffff >= u64::from(config!(stack_rate)) * times {
         return false;
     }
     // SAFETY: as above.
@@ -72,8 +77,48 @@ fn within_budget() -> bool {
     true
 }
 
+/// Tells which known path it is, or copies the stack; `false`: that may not be.
 #[inline(always)]
-fn copy(point: u8, cookie: u64, sk: *const u8, task: *const u8, registers: &Registers) {
+fn look(point: u8, cookie: u64, sk: *const u8, task: *const u8, registers: &Registers) -> bool {
+    let process = Process::of(task);
+    if let Some(number) = probe::path::known(&process, registers) {
+        path(point, cookie, sk, task, &process, number);
+        return true;
+    }
+    if !within(COPIES, 1) {
+        return false;
+    }
+    copy(point, cookie, sk, task, &process, registers);
+    true
+}
+
+#[inline(always)]
+fn path(point: u8, cookie: u64, sk: *const u8, task: *const u8, process: &Process, number: u32) {
+    let Some(mut entry) = STACKS.reserve::<Path>(0) else {
+        count(counters::STACK_FULL);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is as large as a record; what is not written is not said to be there.
+    let record = unsafe { &mut *record };
+    head(&mut record.head, point, process);
+    record.head.header = sock::header::<Path>(KIND_PATH, cookie, sk);
+    record.head.len = 0;
+    record.number = number;
+    record.pad = 0;
+    probe::python::frames(&mut record.head, &mut record.python, task);
+    entry.submit(BPF_RB_NO_WAKEUP);
+}
+
+#[inline(always)]
+fn copy(
+    point: u8,
+    cookie: u64,
+    sk: *const u8,
+    task: *const u8,
+    process: &Process,
+    registers: &Registers,
+) {
     let Some(mut entry) = STACKS.reserve::<Stack>(0) else {
         count(counters::STACK_FULL);
         return;
@@ -81,7 +126,7 @@ fn copy(point: u8, cookie: u64, sk: *const u8, task: *const u8, registers: &Regi
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is as large as a record; what is not written is not said to be there.
     let record = unsafe { &mut *record };
-    head(&mut record.head, point, task);
+    head(&mut record.head, point, process);
     record.head.header = sock::header::<Stack>(KIND_STACK, cookie, sk);
     record.registers = *registers;
     record.head.len = pieces(&mut record.bytes, registers.sp);
@@ -115,15 +160,15 @@ fn pieces(bytes: &mut [u8; STACK_BYTES], sp: u64) -> u32 {
 }
 
 #[inline(always)]
-fn chain(point: u8, cookie: u64, sk: *const u8, task: *const u8, registers: &Registers) {
+fn chain(point: u8, cookie: u64, sk: *const u8, task: *const u8, registers: &Registers) -> bool {
     let Some(mut entry) = STACKS.reserve::<Chain>(0) else {
         count(counters::STACK_FULL);
-        return;
+        return true;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is as large as a record; what is not written is not said to be there.
     let record = unsafe { &mut *record };
-    head(&mut record.head, point, task);
+    head(&mut record.head, point, &Process::of(task));
     record.head.header = sock::header::<Chain>(KIND_CHAIN, cookie, sk);
     record.addresses[0] = registers.ip;
     record.head.len = 1;
@@ -141,18 +186,39 @@ fn chain(point: u8, cookie: u64, sk: *const u8, task: *const u8, registers: &Reg
     }
     probe::python::frames(&mut record.head, &mut record.python, task);
     entry.submit(BPF_RB_NO_WAKEUP);
+    true
+}
+
+/// Which process runs, and which program.
+pub(crate) struct Process {
+    pub(crate) tgid: u32,
+    tid: u32,
+    pub(crate) start_ns: u64,
+    pub(crate) start_stack: u64,
+}
+
+impl Process {
+    #[inline(always)]
+    fn of(task: *const u8) -> Process {
+        // SAFETY: a helper without arguments.
+        let id = unsafe { bpf_get_current_pid_tgid() };
+        let leader = Probed.pointer(task, offset!(task_group_leader));
+        let mm = Probed.pointer(task, offset!(task_mm));
+        Process {
+            tgid: (id >> 32) as u32,
+            tid: id as u32,
+            start_ns: Probed.read(leader, offset!(task_start_boottime)),
+            start_stack: Probed.read(mm, offset!(mm_start_stack)),
+        }
+    }
 }
 
 #[inline(always)]
-fn head(head: &mut StackHead, point: u8, task: *const u8) {
-    // SAFETY: a helper without arguments.
-    let id = unsafe { bpf_get_current_pid_tgid() };
-    head.tgid = (id >> 32) as u32;
-    head.tid = id as u32;
-    let leader = Probed.pointer(task, offset!(task_group_leader));
-    head.start_ns = Probed.read(leader, offset!(task_start_boottime));
-    let mm = Probed.pointer(task, offset!(task_mm));
-    head.start_stack = Probed.read(mm, offset!(mm_start_stack));
+fn head(head: &mut StackHead, point: u8, process: &Process) {
+    head.tgid = process.tgid;
+    head.tid = process.tid;
+    head.start_ns = process.start_ns;
+    head.start_stack = process.start_stack;
     head.point = point;
     head.python_len = 0;
     head.python_more = 0;

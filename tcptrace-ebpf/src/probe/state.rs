@@ -15,8 +15,8 @@ use tcptrace_common::stack::{POINT_CLOSE, POINT_CONNECT};
 use tcptrace_common::tcp;
 
 use crate::filter::{self, Birth};
-use crate::kernel::{Sock, Window, offset};
-use crate::maps::{STATE_ACTIVE, config, count, emit};
+use crate::kernel::{Reader, Sock, Typed, Window, offset};
+use crate::maps::{Blur, STATE_PLACES, STATE_TAKEN, config, count, emit};
 use crate::probe::{close, stack};
 use crate::sock;
 
@@ -25,39 +25,76 @@ const SOCK_DEAD: u64 = 1;
 /// `file.f_ref` while the last reference is being dropped (`FILE_REF_DEAD`, 6.13 and later).
 const FILE_REF_DEAD: u64 = 0xE000_0000_0000_0000;
 
-/// The main program: marks this CPU while it runs, so that its twin knows when it was skipped.
+/// The main program: says whose change it takes, so that its twins, which are called next, leave it.
 ///
-/// Where the kernel does not guard against recursion (before 6.1) this one is entered again, and
-/// leaves the event to the twin, which came first.
+/// The kernel does not enter a program that is already active on this CPU, as it is when an interrupt's
+/// softirq changes another socket's state in the middle of it, or when, since 7.x, another task comes in
+/// between, and then for as long as that one runs. A twin is another program, so it runs then, and takes
+/// what was not taken; there are two, since what comes in between is interrupted, too.
+///
+/// One socket's changes come one after the other, under its lock. So it is the socket that tells: that the
+/// main program is active says nothing of whose change it has.
 #[inline(always)]
-pub(crate) fn main(change: impl FnOnce(u16)) {
-    let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: a valid pointer into this CPU's copy; volatile, since the twin reads it nested.
-    if unsafe { core::ptr::read_volatile(active) } != 0 {
-        return;
+pub(crate) fn main(sk: *const u8, hash: u32, change: impl FnOnce(u16)) {
+    if let Some(taken) = taken(hash) {
+        // SAFETY: a valid pointer into this CPU's copy.
+        unsafe { core::ptr::write_volatile(taken, sk as u64) };
     }
-    // SAFETY: as above.
-    unsafe { core::ptr::write_volatile(active, 1) };
     change(0);
-    // SAFETY: as above.
-    unsafe { core::ptr::write_volatile(active, 0) };
 }
 
-/// The twin: the kernel does not enter a program that is already active on this CPU, as it is
-/// when an interrupt's softirq changes another socket's state in the middle of it. The twin is
-/// another program, so it runs then, and does the work only then.
+/// The twin: what it takes, the last one leaves.
 #[inline(always)]
-pub(crate) fn shadow(change: impl FnOnce(u16)) {
-    let Some(active) = STATE_ACTIVE.get_ptr_mut(0) else {
+pub(crate) fn shadow(sk: *const u8, hash: u32, change: impl FnOnce(u16)) {
+    make_up(sk, hash, sk as u64, change);
+}
+
+/// The last one that is called for a change.
+#[inline(always)]
+pub(crate) fn last(sk: *const u8, hash: u32, change: impl FnOnce(u16)) {
+    make_up(sk, hash, 0, change);
+}
+
+/// Takes a change that was not taken. It has to be called for each, and leaves `after` in its place.
+#[inline(always)]
+fn make_up(sk: *const u8, hash: u32, after: u64, change: impl FnOnce(u16)) {
+    let Some(taken) = taken(hash) else {
         return;
     };
     // SAFETY: a valid pointer into this CPU's copy.
-    if unsafe { core::ptr::read_volatile(active) } != 0 {
+    let before = unsafe { core::ptr::read_volatile(taken) };
+    let was_taken = before == sk as u64;
+    if !was_taken || after == 0 {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(taken, after) };
+    }
+    if !was_taken {
         count(counters::SHADOW_STATE);
         change(STATE_SHADOW);
     }
+}
+
+/// The place of a socket in `STATE_TAKEN`. Another one with the same place makes a twin take a change again
+/// if it comes right in between, which the tracker sees.
+#[inline(always)]
+fn taken(hash: u32) -> Option<*mut u64> {
+    STATE_TAKEN.get_ptr_mut(hash & (STATE_PLACES - 1))
+}
+
+/// Tells most sockets apart. The verifier refuses arithmetic with the address of one that it knows, so it
+/// is made of the ports, which no change alters before its programs have run.
+#[inline(always)]
+pub(crate) fn hash(sk: *const u8) -> u32 {
+    let local: u16 = Typed.read(sk, offset!(skc_num));
+    let remote: u16 = Typed.read(sk, offset!(skc_dport));
+    u32::from(local) ^ u32::from(remote)
+}
+
+/// The same of a sock that is known by its address only.
+#[inline(always)]
+pub(crate) fn hash_at(sk: *const u8) -> u32 {
+    // Of objects that lie next to each other the lowest bits are all the same.
+    ((sk as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
 }
 
 /// One change of a sock that is known by its address only.
@@ -73,59 +110,76 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
     if protocol != tcp::IPPROTO_TCP {
         return;
     }
-    let (old, new) = (old as u8, new as u8);
-    let wanted = config!(states) & (1u32 << (old & 31) | 1u32 << (new & 31)) != 0;
-    let handshake = old == tcp::SYN_RECV && new == tcp::ESTABLISHED;
-    if !wanted && !handshake {
+    let Some(blur) = Blur::new() else {
+        return;
+    };
+    let step = Step {
+        blur,
+        old: old as u8,
+        new: new as u8,
+    };
+    let wanted = step.is_wanted();
+    if !wanted && !step.is_handshake() {
         return;
     }
+    let step = step.forgotten();
     // Up to 6.12 the child wears its listener's cookie and tuple here: never ask for it.
-    let child = old == tcp::LISTEN && new == tcp::SYN_RECV;
-    let cookie = match child {
+    let cookie = match step.is_child() {
         true => 0,
         false => sock.cookie(sk),
     };
+    let cookie = blur.number(cookie);
+    let wanted = step.forgotten().is_wanted();
     // A handshake came this far for the cookie, which accept finds.
     if !wanted && !filter::selects() {
         return;
     }
     // Before its ends are looked at, which costs the verifier least; no room is kept for one whose
     // ends do not fit.
-    if handshake {
+    let step = step.forgotten();
+    if step.is_handshake() {
         filter::select(cookie, Birth::Handshake);
-    } else if new == tcp::SYN_SENT {
+    } else if step.new == tcp::SYN_SENT {
         filter::select(cookie, Birth::Connect);
     }
+    let step = step.forgotten();
     // Listeners pass every filter: they own what nobody has accepted.
-    let listener = new == tcp::LISTEN || (old == tcp::LISTEN && !child);
-    let followed = child || listener || filter::selected(cookie) || unaccepted(sock, sk);
-    if !followed {
+    let by_itself = step.is_child() || step.is_listener();
+    if !by_itself && !filter::selected(cookie) && !unaccepted(sock, sk) {
         return;
     }
+    let step = step.forgotten();
     let tp = sock.tcp(sk);
     if tp.is_null() {
         return;
     }
     let sport: u16 = sock.read(tp, offset!(inet_sport));
     let tuple = sock::tuple(sock, sk, u16::from_be(sport));
-    let fits = listener || filter::wants_tuple(&tuple);
-    let gone = new == tcp::CLOSE && old != tcp::FIN_WAIT2 && old != tcp::CLOSING;
-    if !fits || gone {
+    if !step.is_listener() && !filter::wants_tuple(&tuple) {
         filter::unselect(cookie);
-    }
-    if !fits || !wanted {
         return;
     }
+    let step = step.forgotten();
+    if step.is_end() {
+        filter::unselect(cookie);
+    }
+    let step = step.forgotten();
+    if !step.is_wanted() {
+        return;
+    }
+    let step = step.forgotten();
     if offset!(is_mptcp) != ABSENT && sock.read::<u8>(tp, offset!(is_mptcp)) & 1 != 0 {
         count(counters::MPTCP);
         emit::<Header>(|record| *record = sock::header::<Header>(KIND_LEFT_OUT, cookie, sk));
         return;
     }
-    let flags = flags(sock, sk, tp) | twin;
-    let acts = flags & STATE_OWNED != 0 && local_call(old, new);
-    if new == tcp::CLOSE && flags & (STATE_NO_SOCKET | STATE_DEAD | STATE_LAST_FPUT) == 0 {
+    let flags = blur.number(u64::from(flags(sock, sk, tp) | twin)) as u16;
+    if step.new == tcp::CLOSE && flags & (STATE_NO_SOCKET | STATE_DEAD | STATE_LAST_FPUT) == 0 {
         close::remember(cookie);
     }
+    let step = step.forgotten();
+    let acts = flags & STATE_OWNED != 0 && local_call(step.old, step.new);
+    let Step { old, new, .. } = step.forgotten();
     let fill = #[inline(always)]
     |state: &mut State| {
         state.tuple = tuple;
@@ -166,6 +220,58 @@ pub(crate) fn change<S: Sock>(sock: S, sk: *const u8, old: i32, new: i32, twin: 
                 fill(record);
             },
         );
+    }
+}
+
+/// From one state to another.
+#[derive(Clone, Copy)]
+struct Step {
+    blur: Blur,
+    old: u8,
+    new: u8,
+}
+
+impl Step {
+    /// The same, of which the verifier knows nothing.
+    #[inline(always)]
+    fn forgotten(self) -> Step {
+        let both = u64::from(self.old) | u64::from(self.new) << 8;
+        let both = self.blur.number(both);
+        Step {
+            old: both as u8,
+            new: (both >> 8) as u8,
+            ..self
+        }
+    }
+
+    /// Whether one of the states was asked for.
+    #[inline(always)]
+    fn is_wanted(self) -> bool {
+        config!(states) & (1u32 << (self.old & 31) | 1u32 << (self.new & 31)) != 0
+    }
+
+    /// The last step of a connection that comes in.
+    #[inline(always)]
+    fn is_handshake(self) -> bool {
+        self.old == tcp::SYN_RECV && self.new == tcp::ESTABLISHED
+    }
+
+    /// The first step of one.
+    #[inline(always)]
+    fn is_child(self) -> bool {
+        self.old == tcp::LISTEN && self.new == tcp::SYN_RECV
+    }
+
+    /// A socket begins to listen, or ends it.
+    #[inline(always)]
+    fn is_listener(self) -> bool {
+        self.new == tcp::LISTEN || (self.old == tcp::LISTEN && !self.is_child())
+    }
+
+    /// The socket has no further step, and no minisocket.
+    #[inline(always)]
+    fn is_end(self) -> bool {
+        self.new == tcp::CLOSE && self.old != tcp::FIN_WAIT2 && self.old != tcp::CLOSING
     }
 }
 

@@ -4,19 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tcptrace_core::report::leaks::By;
-use tcptrace_core::time::parse_duration;
 
-use super::{Excerpt, Filters, Tracing};
+use super::Subject;
 use crate::examples;
 
 /// Options of `leaks`.
 #[derive(Args, Debug)]
 #[command(after_long_help = examples::LEAKS)]
 pub(crate) struct Leaks {
-    /// Recordings: the files of one rotation are one; -: standard input. None, or `live`: this
-    /// machine, until ^C
-    #[arg(value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
     /// Group sockets by this: stack, pid, peer, container
     #[arg(long, value_name = "KEY", default_value_t = By::Stack)]
     pub(crate) by: By,
@@ -44,19 +39,7 @@ pub(crate) struct Leaks {
     /// Overwrite these files if there are any
     #[arg(long)]
     pub(crate) force: bool,
-    /// Which part of the recording.
+    /// Of what.
     #[command(flatten)]
-    pub(crate) excerpt: Excerpt,
-    /// Live: stop after this time, as ^C does
-    #[arg(short, long, value_name = "D", value_parser = parse_duration)]
-    pub(crate) duration: Option<u64>,
-    /// Live: record to this file at the same time, for `tcptrace replay`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) record: Option<PathBuf>,
-    /// How it is traced, live.
-    #[command(flatten)]
-    pub(crate) tracing: Tracing,
-    /// Which sockets.
-    #[command(flatten)]
-    pub(crate) filters: Filters,
+    pub(crate) subject: Subject,
 }

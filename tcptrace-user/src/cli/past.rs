@@ -6,9 +6,8 @@ use clap::Args;
 use tcptrace_core::report::summary::Key;
 use tcptrace_core::report::timeline::Wanted;
 use tcptrace_core::state::StateSet;
-use tcptrace_core::time::parse_duration;
 
-use super::{Filters, Told, Tracing};
+use super::{Filters, Subject, Told};
 use crate::examples;
 use crate::moment::Moment;
 
@@ -58,10 +57,6 @@ pub(crate) struct Replay {
 #[derive(Args, Debug)]
 #[command(after_long_help = examples::REPORT)]
 pub(crate) struct Report {
-    /// Recordings: the files of one rotation are one; -: standard input. None, or `live`: this
-    /// machine, until ^C
-    #[arg(value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
     /// Show how long sockets were in these states [default: those that are shown]
     #[arg(long, value_name = "STATES")]
     pub(crate) hist: Vec<StateSet>,
@@ -91,21 +86,9 @@ pub(crate) struct Report {
     /// Overwrite these files if there are any
     #[arg(long)]
     pub(crate) force: bool,
-    /// Which part of the recording.
+    /// Of what.
     #[command(flatten)]
-    pub(crate) excerpt: Excerpt,
-    /// Live: stop after this time, as ^C does
-    #[arg(short, long, value_name = "D", value_parser = parse_duration)]
-    pub(crate) duration: Option<u64>,
-    /// Live: record to this file at the same time, for `tcptrace replay`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) record: Option<PathBuf>,
-    /// How it is traced, live.
-    #[command(flatten)]
-    pub(crate) tracing: Tracing,
-    /// Which sockets.
-    #[command(flatten)]
-    pub(crate) filters: Filters,
+    pub(crate) subject: Subject,
 }
 
 /// Options of `diff`.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use self::runtimes::Runtimes;
 use super::page::{Grade, Page};
 use crate::error::EXIT_CANNOT_RUN;
 use crate::kernel::capability::{Capability, Grant, PRIVILEGES, Privilege, grant};
@@ -16,6 +17,8 @@ use crate::kernel::sysctl::{self, Sysctl};
 use crate::options::Doctor;
 use crate::privileges;
 use crate::source::self_check::{self, Checked};
+
+mod runtimes;
 
 /// Looks, judges, prints. The exit code is 0 when `watch` can run and 3 when it cannot.
 ///
@@ -32,6 +35,7 @@ pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
         .filter(|plan| plan.mode != Mode::Netlink)
         .map(|plan| self_check::run(&mut kernel, plan, &asked));
     let diagnosis = Diagnosis {
+        runtimes: Runtimes::look(),
         sysctls: sysctl::read(Path::new("/proc")),
         btf_types: kernel.btf_types,
         btf_file: kernel.btf_file,
@@ -61,6 +65,7 @@ struct Diagnosis {
     plan: Result<Plan, CannotRun>,
     self_check: Option<Result<Checked, String>>,
     sysctls: Vec<Sysctl>,
+    runtimes: Runtimes,
 }
 
 impl Diagnosis {
@@ -119,6 +124,7 @@ impl Diagnosis {
                 _ => json!(null),
             },
             "sysctls": self.sysctls,
+            "runtimes": self.runtimes.json(),
             "privileges": {
                 "missing": missing,
                 "least": least,
@@ -186,6 +192,7 @@ impl Diagnosis {
                 },
             );
         }
+        self.runtimes.text(&mut page);
         match &self.plan {
             Ok(_) if self.can_run() => page.plain("tcptrace watch can run here."),
             Ok(_) => page.plain(
@@ -369,6 +376,7 @@ mod tests {
                 value: Some("60".into()),
                 note,
             }],
+            runtimes: Runtimes::default(),
         }
     }
 

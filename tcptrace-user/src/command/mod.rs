@@ -1,10 +1,14 @@
 //! The commands: each wires options, sources and printers together.
 
+mod collect;
 mod completions;
+mod diagnose;
 mod diff;
 mod doctor;
 mod document;
+mod explain;
 mod export;
+mod kill;
 mod leaks;
 mod man;
 mod now;
@@ -33,6 +37,7 @@ use crate::options::{self, Terminal};
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let terminal = Terminal::of(&cli.global);
     match cli.command {
+        Command::Diagnose(typed) => diagnose::run(&options::Diagnose::resolve(typed, terminal)?),
         Command::Watch(typed) => watch::run(&options::Watch::resolve(typed, terminal)?),
         Command::Record(typed) => record::run(&options::Record::resolve(typed, terminal)?),
         Command::Replay(typed) => replay::run(&options::Replay::resolve(typed, terminal)?),
@@ -41,7 +46,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Diff(typed) => diff::run(&options::Diff::resolve(typed, terminal)?),
         Command::Export(typed) => export::run(&options::Export::resolve(typed, terminal)?),
         Command::Snapshot(typed) => snapshot::run(&options::Snapshot::resolve(typed, terminal)?),
+        Command::Kill(typed) => kill::run(&options::Kill::resolve(typed, terminal)?),
         Command::Doctor(typed) => doctor::run(&options::Doctor::resolve(typed, terminal)),
+        Command::Explain(typed) => explain::run(&options::Explain::resolve(typed, terminal)),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { verb } => man::run(verb.as_deref()),
     }

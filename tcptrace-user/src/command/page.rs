@@ -1,4 +1,4 @@
-//! What doctor writes on: lines with a word in front, as wide as the terminal.
+//! What doctor and explain write on: lines with a word in front, as wide as the terminal.
 
 use tcptrace_core::text::escape;
 
@@ -48,6 +48,11 @@ impl Page {
     /// Writes a line without one.
     pub(super) fn plain(&mut self, text: &str) {
         self.wrap("", text, 0);
+    }
+
+    /// Writes a line behind `head`, and what follows of it below its begin.
+    pub(super) fn hanging(&mut self, head: &str, text: &str) {
+        self.wrap(head, text, head.chars().count());
     }
 
     fn wrap(&mut self, head: &str, text: &str, indent: usize) {

@@ -10,7 +10,7 @@ use tcptrace_core::input::{Definition, Input, Sweep};
 use tcptrace_core::recording::Capture;
 use tcptrace_core::report::summary::Summary;
 use tcptrace_core::time::Mono;
-use tcptrace_core::tracker::{Options, Tracker};
+use tcptrace_core::tracker::{LATE_NS, Options, Tracker};
 
 use super::trace::WRITE;
 use crate::end::End;
@@ -90,6 +90,7 @@ async fn run<S: Shown>(
         from: excerpt.from.as_ref().map(of),
         to: excerpt.to.as_ref().map(of),
         pace: excerpt.speed.map(Pace::new),
+        late_until: None,
         past: false,
         ended: false,
     };
@@ -210,7 +211,9 @@ struct Running<S> {
     /// In the midst of a dump, after which come the owners of what it showed: no ticks.
     dumping: bool,
     pace: Option<Pace>,
-    /// What follows was not asked for.
+    /// What follows was not asked for, but for threads that were told of late: until here.
+    late_until: Option<Mono>,
+    /// Nothing that follows was asked for.
     past: bool,
     /// The tracker knows that nothing follows.
     ended: bool,
@@ -220,19 +223,18 @@ impl<S: Shown> Running<S> {
     /// How long to wait before an input.
     fn wait(&mut self, input: &Input) -> Duration {
         match (&mut self.pace, input.at(), self.from) {
-            (Some(pace), Some(at), None) => pace.wait(at),
+            (Some(pace), Some(at), None) if self.late_until.is_none() => pace.wait(at),
             _ => Duration::ZERO,
         }
     }
 
     fn feed(&mut self, input: &Input) {
+        if let Some(to) = self.to
+            && (self.late_until.is_some() || input.at().is_some_and(|at| at > to))
+        {
+            return self.feed_late(input, to);
+        }
         if let Some(at) = input.at() {
-            if let Some(to) = self.to.filter(|to| at > *to) {
-                self.ticks_before(to);
-                (self.past, self.ended) = (true, true);
-                self.pipeline.feed(&Input::End(to));
-                return;
-            }
             match input {
                 Input::Sweep(sweep) => self.dumping = matches!(sweep, Sweep::Begin { .. }),
                 // What is looked up for a socket follows its row.
@@ -246,6 +248,23 @@ impl<S: Shown> Running<S> {
         }
         self.ended |= matches!(input, Input::End(_));
         self.pipeline.feed(input);
+    }
+
+    /// Takes an input that comes behind `to`, which is the end: threads are told of some time after they
+    /// were seen.
+    fn feed_late(&mut self, input: &Input, to: Mono) {
+        let until = match self.late_until {
+            Some(until) => until,
+            None => {
+                self.ticks_before(to);
+                *self.late_until.insert(to.plus(LATE_NS))
+            }
+        };
+        match input {
+            Input::Stack(seen) if seen.at <= to => self.pipeline.feed(input),
+            Input::Define(Definition::Stack(_)) => self.pipeline.feed(input),
+            _ => self.past = input.at().is_some_and(|at| at > until),
+        }
     }
 
     /// What is shown begins here.
@@ -271,15 +290,107 @@ impl<S: Shown> Running<S> {
     fn end(&mut self) {
         self.begin();
         if !self.ended {
-            let now = self.pipeline.tracker().now();
-            self.pipeline.feed(&Input::End(now));
+            let to = self.to.filter(|_| self.late_until.is_some());
+            let end = to.unwrap_or_else(|| self.pipeline.tracker().now());
+            self.pipeline.feed(&Input::End(end));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tcptrace_core::change::Change;
+    use tcptrace_core::input::{Event, EventBody, StateChange};
+    use tcptrace_core::stack::{Point, Seen, Stack, StackId};
+    use tcptrace_core::state::TcpState;
+    use tcptrace_core::tuple::Tuple;
+
     use super::*;
+    use crate::recorder::Progress;
+
+    struct Nothing;
+
+    impl Shown for Nothing {
+        fn open(&mut self, _: Mono) {}
+
+        fn gap(&mut self) {}
+    }
+
+    impl Sink for Nothing {
+        fn change(&mut self, _: &Change) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn pause(&mut self, _: &Tracker, _: Option<Progress>) -> io::Result<bool> {
+            Ok(true)
+        }
+    }
+
+    fn second(n: u64) -> Mono {
+        Mono(n * 1_000_000_000)
+    }
+
+    fn connects(cookie: u64, at: Mono) -> Input {
+        let ends = ([10, 0, 0, 1], 1_000).into();
+        let tuple = Tuple::new(ends, ([10, 0, 0, 2], 443).into(), Some(1));
+        let change = StateChange::new(tuple, TcpState::Close, TcpState::SynSent);
+        Input::Kernel(Event::new(at, cookie, EventBody::State(change)))
+    }
+
+    fn seen(cookie: u64, at: Mono) -> Input {
+        Input::Stack(Seen {
+            at,
+            cookie,
+            point: Point::Connect,
+            pid: 7,
+            tid: 7,
+            stack: StackId(3),
+        })
+    }
+
+    #[test]
+    fn threads_are_told_of_after_the_end_that_was_asked_for() {
+        let tracker = Tracker::new(Options {
+            stacks: true,
+            ledgers: true,
+            ..Options::default()
+        });
+        let mut replay = Running {
+            ticks: true,
+            dumping: false,
+            pipeline: Pipeline::new(None, tracker, Nothing),
+            from: None,
+            to: Some(second(2)),
+            pace: None,
+            late_until: None,
+            past: false,
+            ended: false,
+        };
+        let stack = Stack {
+            id: StackId(3),
+            frames: [].into(),
+            cut: None,
+        };
+        for input in [
+            connects(1, second(1)),
+            connects(2, second(3)),
+            Input::Define(Definition::Stack(stack)),
+            seen(1, second(1)),
+            seen(2, second(3)),
+            Input::Tick(second(7)),
+        ] {
+            replay.feed(&input);
+            assert!(!replay.past, "{input:?}");
+        }
+        replay.feed(&Input::Tick(second(8)));
+        assert!(replay.past);
+        replay.end();
+        let tracker = replay.pipeline.tracker();
+        let ledger = tracker.ledger(StackId(3)).map(|ledger| ledger.acquired);
+        assert_eq!(ledger, Some(1));
+        assert_eq!(tracker.now(), second(2));
+        assert_eq!(tracker.stacks_refused(), 0);
+    }
 
     #[test]
     fn progress_says_what_is_known() {

@@ -39,18 +39,7 @@ pub(crate) fn run(options: &Snapshot) -> anyhow::Result<ExitCode> {
 /// Writes the report to `out`, and what could not be seen to `notices`.
 fn report(options: &Snapshot, out: &mut dyn Write, notices: &mut dyn Write) -> anyhow::Result<()> {
     let anchor = clock::anchor();
-    let found = dump(options, notices)?;
-    let owners = match wants_owners(options) {
-        true => proc::holders()?,
-        false => Owners::default(),
-    };
-    let at = found.last;
-    let (mut sockets, hidden) = sockets(found, &owners, options);
-    if wants_owners(options) {
-        tell_hidden(hidden, &owners, notices)?;
-    }
-    keep_old_enough(&mut sockets, options.filter.min_age_ns, notices)?;
-    sort(&mut sockets);
+    let (sockets, at) = select(options, notices)?;
 
     let mut out = io::BufWriter::with_capacity(64 * 1024, out);
     let groups = group(&sockets, &options.by);
@@ -90,6 +79,30 @@ fn report(options: &Snapshot, out: &mut dyn Write, notices: &mut dyn Write) -> a
     }
     out.flush()?;
     Ok(())
+}
+
+/// The sockets that the options select, sorted, and when the last one was seen. What could not be seen
+/// goes to `notices`.
+///
+/// # Errors
+/// If our own namespace cannot be dumped, or the processes cannot be listed.
+pub(super) fn select(
+    options: &Snapshot,
+    notices: &mut dyn Write,
+) -> anyhow::Result<(Vec<Socket>, Mono)> {
+    let found = dump(options, notices)?;
+    let owners = match wants_owners(options) {
+        true => proc::holders()?,
+        false => Owners::default(),
+    };
+    let at = found.last;
+    let (mut sockets, hidden) = sockets(found, &owners, options);
+    if wants_owners(options) {
+        tell_hidden(hidden, &owners, notices)?;
+    }
+    keep_old_enough(&mut sockets, options.filter.min_age_ns, notices)?;
+    sort(&mut sockets);
+    Ok((sockets, at))
 }
 
 fn write_json(out: &mut impl Write, line: &impl serde::Serialize) -> anyhow::Result<()> {

@@ -31,10 +31,12 @@ use crate::options::{StackMode, Trace, sudo_owner};
 use crate::pipeline::{Pipeline, Recorded, Sink};
 use crate::privileges::{self, Needs};
 use crate::recorder::{Destination, Flight, Place, Recorder, Rotate};
-use crate::source::live::{Dumps, Live, OwnerFilter};
+use crate::source::dumps::Dumps;
+use crate::source::live::{Live, OwnerFilter};
 use crate::source::self_check;
 use crate::source::stacks::Stacks;
 use crate::source::start::{self, RING_BYTES, Scope};
+use crate::source::survey::Survey;
 use crate::stacks::Namer;
 use crate::trigger::Trigger;
 
@@ -159,6 +161,7 @@ async fn attached<S: Sink>(
         minisockets,
         overflows_seen: capture.overflows_seen,
         stacks: capture.stacks,
+        ledgers: trace.ledgers,
         selective,
         polled_ns,
         mode: capture.mode.clone(),
@@ -176,7 +179,7 @@ async fn attached<S: Sink>(
     let mut pipeline = Pipeline::new(recorder, tracker, sink(anchor).context(WRITE)?);
     let untaken = trace.stacks != StackMode::None && probes.is_none();
     let untaken = untaken.then(|| "no stacks are taken: nothing is attached".to_owned());
-    for note in notes(&plan, probes.as_ref()).into_iter().chain(untaken) {
+    for note in notes(&plan).into_iter().chain(untaken) {
         trace.terminal.notice(&note);
         tell(&mut pipeline, &note);
     }
@@ -190,6 +193,7 @@ async fn attached<S: Sink>(
     };
     let tree = companion.as_ref().and_then(|c| c.cgroup());
     let owner_filter = selective.then(|| owner_filter(trace, tree));
+    let survey = trace.survey.then(Survey::default);
     let decoder = Decoder {
         observer: Some(std::process::id()),
         ..start::decoder(kernel.facts.hz, Some(kernel.kallsyms))
@@ -203,7 +207,7 @@ async fn attached<S: Sink>(
     };
     let mut running = Running {
         trace,
-        live: Live::new(probes, decoder, owner_filter, dumps, stacks),
+        live: Live::new(probes, decoder, owner_filter, dumps, stacks, survey),
         pipeline,
         companion,
         end,
@@ -252,12 +256,9 @@ pub(super) fn tell<S: Sink>(pipeline: &mut Pipeline<S>, note: &str) {
     pipeline.feed(&Input::Define(note));
 }
 
-fn notes(plan: &Plan, probes: Option<&Probes>) -> Vec<String> {
-    let estimated = plan.estimated.iter().map(|s| format!("estimated: {s}"));
-    let refusals = probes.into_iter().flat_map(Probes::refusals);
-    estimated
-        .chain(refusals.map(|r| format!("not attached: {r}")))
-        .collect()
+fn notes(plan: &Plan) -> Vec<String> {
+    let estimated = plan.estimated.iter();
+    estimated.map(|s| format!("estimated: {s}")).collect()
 }
 
 fn tell_hooks(trace: &Trace, plan: &Plan) {
@@ -272,10 +273,8 @@ fn tell_hooks(trace: &Trace, plan: &Plan) {
 /// How the inputs come to be.
 fn capture(trace: &Trace, plan: &Plan, scope: &Scope, probes: Option<&Probes>) -> Capture {
     let seen = |event| {
-        let chosen = probes.zip(plan.chosen(event));
-        chosen.is_some_and(|(probes, way)| {
-            way.mechanism != Mechanism::Derived && probes.runs(way.programs)
-        })
+        let chosen = probes.and_then(|_| plan.chosen(event));
+        chosen.is_some_and(|way| way.mechanism != Mechanism::Derived)
     };
     Capture {
         mode: plan.mode.to_string(),
@@ -331,7 +330,7 @@ fn needs(trace: &Trace, probes: Option<&Probes>, new_files: bool) -> Needs {
     let asked = &trace.filter.netns;
     Needs {
         other_netns: asked.is_empty() || asked.iter().any(|inode| Some(*inode) != own),
-        proc_fd: !probes.is_some_and(Probes::lists_holders),
+        proc_fd: trace.survey || !probes.is_some_and(Probes::lists_holders),
         new_files,
         stacks: probes.is_some() && trace.stacks != StackMode::None,
     }

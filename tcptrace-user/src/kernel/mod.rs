@@ -20,3 +20,4 @@ mod prototypes;
 pub(crate) mod sysctl;
 pub(crate) mod targets;
 pub(crate) mod tracefs;
+pub(crate) mod value;

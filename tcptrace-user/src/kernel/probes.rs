@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tcptrace_common::config::Config;
 use tcptrace_common::event::{HeldFile, Overflow};
 use tcptrace_common::layout::Layout;
-use tcptrace_common::stack::Python;
+use tcptrace_common::stack::{PathNext, PathSeen, Python};
 use tcptrace_common::{ABI_VERSION, counters};
 use tcptrace_core::input::{Loss, StackLoss};
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -91,6 +91,7 @@ pub(crate) struct Probes {
     ring_bytes: u32,
     stacks: RingBuf<MapData>,
     pythons: HashMap<MapData, u32, [u8; size_of::<Python>()]>,
+    paths: HashMap<MapData, [u8; size_of::<PathSeen>()], [u8; size_of::<PathNext>()]>,
     counters: PerCpuArray<MapData, u64>,
     selected: HashMap<MapData, u64, u8>,
     overflows: HashMap<MapData, u64, [u8; size_of::<Overflow>()]>,
@@ -98,7 +99,6 @@ pub(crate) struct Probes {
     perf_events: Vec<OwnedFd>,
     /// Programs whose skipped runs are losses.
     counted: Vec<(&'static str, Skipped)>,
-    refusals: Vec<Refusal>,
 }
 
 /// A loader without BTF: only relocations need it, of which there are none, since the layout is what
@@ -124,8 +124,7 @@ impl Probes {
     /// Loads the object and attaches the selection.
     ///
     /// # Errors
-    /// If the object, its maps or the state program are refused. Other refusals are kept: see
-    /// [`Probes::refusals`].
+    /// If the object, its maps or a program are refused, at the first one: another way is tried then.
     pub(crate) fn load(object: &[u8], selection: &Selection<'_>) -> Result<Probes, LoadError> {
         let btf = selection.targets.to_aya().map_err(LoadError::Btf)?;
         let [layout, config] = ["LAYOUT", "CONFIG"].map(|name| format!("{name}_V{ABI_VERSION}"));
@@ -143,6 +142,7 @@ impl Probes {
         let ring = RingBuf::try_from(map("EVENTS")?)?;
         let stacks = RingBuf::try_from(map("STACKS")?)?;
         let pythons = HashMap::try_from(map("PYTHONS")?)?;
+        let paths = HashMap::try_from(map("PATHS")?)?;
         let counters = PerCpuArray::try_from(map("COUNTERS")?)?;
         let selected = HashMap::try_from(map("SELECTED")?)?;
         let overflows = HashMap::try_from(map("OVERFLOWS")?)?;
@@ -152,12 +152,12 @@ impl Probes {
             ring_bytes: selection.ring_bytes,
             stacks,
             pythons,
+            paths,
             counters,
             selected,
             overflows,
             perf_events: Vec::new(),
             counted: Vec::new(),
-            refusals: Vec::new(),
         };
         probes.attach(selection, &btf)?;
         Ok(probes)
@@ -166,13 +166,9 @@ impl Probes {
     fn attach(&mut self, selection: &Selection<'_>, btf: &Btf) -> Result<(), LoadError> {
         let mut cgroup = None;
         for attachment in &selection.programs {
-            match self.attach_one(attachment, selection.tracefs, btf, &mut cgroup) {
-                Ok(()) if attachment.skipped != Skipped::Nothing => {
-                    self.counted.push((attachment.program, attachment.skipped));
-                }
-                Ok(()) => {}
-                Err(refusal) if attachment.required => return Err(refusal.into()),
-                Err(refusal) => self.refusals.push(refusal),
+            self.attach_one(attachment, selection.tracefs, btf, &mut cgroup)?;
+            if attachment.skipped != Skipped::Nothing {
+                self.counted.push((attachment.program, attachment.skipped));
             }
         }
         Ok(())
@@ -272,11 +268,6 @@ impl Probes {
         program.try_into().map_err(|e| refusal(name, &e))
     }
 
-    /// Programs that the kernel refused.
-    pub(crate) fn refusals(&self) -> &[Refusal] {
-        &self.refusals
-    }
-
     /// The programs that are loaded, by name.
     pub(crate) fn programs(&self) -> Vec<LoadedProgram> {
         let loaded = |(name, program): (&str, &aya::programs::Program)| {
@@ -290,14 +281,6 @@ impl Probes {
         let mut programs: Vec<_> = self.ebpf.programs().filter_map(loaded).collect();
         programs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         programs
-    }
-
-    /// Whether all of these programs are attached.
-    pub(crate) fn runs(&self, programs: &[Attachment]) -> bool {
-        let refused = |name| self.refusals.iter().any(|refusal| refusal.program == name);
-        !programs
-            .iter()
-            .any(|attachment| refused(attachment.program))
     }
 
     /// Gives up to `limit` records to `take`; true if there may be more.
@@ -335,6 +318,27 @@ impl Probes {
     pub(crate) fn forget_python(&mut self, tgid: u32) {
         // Gone already is as good.
         let _ = self.pythons.remove(&tgid);
+    }
+
+    /// From now on whoever sees this at that node goes on to the next.
+    ///
+    /// # Errors
+    /// If the map is full.
+    pub(crate) fn know_path(
+        &mut self,
+        seen: PathSeen,
+        next: PathNext,
+    ) -> Result<(), aya::maps::MapError> {
+        let seen: [u8; size_of::<PathSeen>()] = zerocopy::transmute!(seen);
+        let next: [u8; size_of::<PathNext>()] = zerocopy::transmute!(next);
+        self.paths.insert(seen, next, 0)
+    }
+
+    /// Nobody goes on from there any more.
+    pub(crate) fn forget_path(&mut self, seen: PathSeen) {
+        let seen: [u8; size_of::<PathSeen>()] = zerocopy::transmute!(seen);
+        // One that found no room is not there.
+        let _ = self.paths.remove(&seen);
     }
 
     /// Size of the ring buffer, bytes.

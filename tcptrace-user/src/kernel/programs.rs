@@ -9,8 +9,6 @@ pub(crate) struct Attachment {
     pub(crate) on: On,
     /// What a run means that the kernel skipped.
     pub(crate) skipped: Skipped,
-    /// Nothing can be traced without it.
-    pub(crate) required: bool,
     /// Programs that stand in for it where the function takes so many arguments.
     variants: &'static [(u32, &'static str)],
 }
@@ -77,7 +75,6 @@ const fn attachment(program: &'static str, on: On, skipped: Skipped) -> Attachme
         program,
         on,
         skipped,
-        required: false,
         variants: &[],
     }
 }
@@ -94,13 +91,6 @@ const fn unimportant(program: &'static str, on: On) -> Attachment {
     attachment(program, on, Skipped::Nothing)
 }
 
-const fn required(attachment: Attachment) -> Attachment {
-    Attachment {
-        required: true,
-        ..attachment
-    }
-}
-
 const fn with(variants: &'static [(u32, &'static str)], attachment: Attachment) -> Attachment {
     Attachment {
         variants,
@@ -110,22 +100,24 @@ const fn with(variants: &'static [(u32, &'static str)], attachment: Attachment) 
 
 const SET_STATE: &str = "inet_sock_set_state";
 
-// The twin first: it must be there before the main program can be interrupted.
+// The twins behind it: they are called in this order.
 
 pub(super) const STATE_TP_BTF: &[Attachment] = &[
+    made_up("state", On::TpBtf(SET_STATE)),
     unimportant("state_shadow", On::TpBtf(SET_STATE)),
-    required(made_up("state", On::TpBtf(SET_STATE))),
+    unimportant("state_last", On::TpBtf(SET_STATE)),
 ];
 pub(super) const STATE_RAW_TP: &[Attachment] = &[
-    required(unimportant("cookie_create", On::SockCreate)),
-    required(unimportant("cookie_established", On::SockOps)),
+    unimportant("cookie_create", On::SockCreate),
+    unimportant("cookie_established", On::SockOps),
+    made_up("state_raw", On::RawTp(SET_STATE)),
     unimportant("state_raw_shadow", On::RawTp(SET_STATE)),
-    required(made_up("state_raw", On::RawTp(SET_STATE))),
+    unimportant("state_raw_last", On::RawTp(SET_STATE)),
 ];
 pub(super) const STATE_TRACEPOINT: &[Attachment] = &[
-    required(unimportant("cookie_create", On::SockCreate)),
-    required(unimportant("cookie_established", On::SockOps)),
-    required(lost("state_perf", On::Tracepoint("sock", &[SET_STATE]))),
+    unimportant("cookie_create", On::SockCreate),
+    unimportant("cookie_established", On::SockOps),
+    lost("state_perf", On::Tracepoint("sock", &[SET_STATE])),
 ];
 
 pub(super) const MINI_FENTRY: &[Attachment] = &[

@@ -5,9 +5,11 @@
 //! process's network namespace.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
+use tcptrace_core::host;
 
 /// A setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,6 +36,20 @@ pub(crate) fn read(proc: &Path) -> Vec<Sysctl> {
             })
         })
         .collect()
+}
+
+/// The value of one setting, with blanks for tabs.
+pub(crate) fn setting(proc: &Path, name: &str) -> io::Result<String> {
+    let text = fs::read_to_string(proc.join("sys").join(name.replace('.', "/")))?;
+    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// A number of the line `TCP: inuse 1 orphan 0 tw 0 …` of `/proc/net/sockstat`.
+pub(super) fn of_sockstat<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    let mut words = line.split_whitespace();
+    words.find(|w| *w == word)?;
+    words.next()
 }
 
 /// One setting; its note is `None` where there is nothing to say.
@@ -165,17 +181,12 @@ fn max_orphans(host: &Host<'_>, value: Option<&str>) -> Option<String> {
 }
 
 fn port_range(host: &Host<'_>, value: Option<&str>) -> Option<String> {
-    let mut ends = value?.split_whitespace().map(str::parse::<u16>);
-    let (Some(Ok(low)), Some(Ok(high))) = (ends.next(), ends.next()) else {
-        return None;
-    };
+    let (low, high) = host::port_range(value?)?;
     let reserved = host
         .value("net.ipv4.ip_local_reserved_ports")
         .unwrap_or_default();
-    let taken = reserved_within(&reserved, low, high);
-    let free = (u32::from(high) + 1)
-        .saturating_sub(u32::from(low))
-        .saturating_sub(taken);
+    let taken = host::reserved_ports(&reserved).range(low..=high).count();
+    let free = usize::from(high - low) + 1 - taken;
     let minus = match taken {
         0 => String::new(),
         n => format!(", {n} reserved ones taken off"),
@@ -252,20 +263,6 @@ fn share(used: u64, limit: Option<&str>) -> String {
     }
 }
 
-/// How many ports of `a-b,c` lie in a range.
-fn reserved_within(list: &str, low: u16, high: u16) -> u32 {
-    let span = |item: &str| {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        let (first, last) = (
-            first.trim().parse::<u16>().ok()?,
-            last.trim().parse::<u16>().ok()?,
-        );
-        let (first, last) = (first.max(low), last.min(high));
-        (first <= last).then(|| u32::from(last - first) + 1)
-    };
-    list.split(',').filter_map(span).sum()
-}
-
 /// Where the values come from.
 struct Host<'a> {
     proc: &'a Path,
@@ -273,17 +270,12 @@ struct Host<'a> {
 
 impl Host<'_> {
     fn value(&self, name: &str) -> Option<String> {
-        let text = fs::read_to_string(self.proc.join("sys").join(name.replace('.', "/"))).ok()?;
-        Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+        setting(self.proc, name).ok()
     }
 
-    /// A number of the line `TCP: inuse 1 orphan 0 tw 0 …` of `net/sockstat`.
     fn sockstat(&self, word: &str) -> Option<u64> {
         let text = fs::read_to_string(self.proc.join("net/sockstat")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-        let mut words = line.split_whitespace();
-        words.find(|w| *w == word)?;
-        words.next()?.parse().ok()
+        of_sockstat(&text, word)?.parse().ok()
     }
 }
 
@@ -379,12 +371,5 @@ mod tests {
             ("net.ipv4.tcp_max_orphans", None),
         ];
         assert_eq!(names, gone);
-    }
-
-    #[test]
-    fn odd_lists_of_ports_are_no_ports() {
-        for list in ["", ",", "x", "5-", "9-3", "70000", "-"] {
-            assert_eq!(reserved_within(list, 0, u16::MAX), 0, "{list}");
-        }
     }
 }

@@ -13,6 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::parse::{self, Body, Messages, ParseError};
 use super::request::Request;
+use super::wire::Name;
 use crate::clock;
 
 /// Bytes received at once. `netlink_dump` makes its datagrams as large as the largest buffer
@@ -99,6 +100,15 @@ impl Diag {
         states: StateSet,
         each: &mut dyn FnMut(SocketSnapshot),
     ) -> Result<Dumped, DiagError> {
+        self.dump_named(states, &mut |s, _| each(s))
+    }
+
+    /// The same, with what each is asked for by.
+    pub(crate) fn dump_named(
+        &mut self,
+        states: StateSet,
+        each: &mut dyn FnMut(SocketSnapshot, Name),
+    ) -> Result<Dumped, DiagError> {
         let mut dumped = Dumped::default();
         for family in [tcp::AF_INET, tcp::AF_INET6] {
             self.seq = self.seq.wrapping_add(1);
@@ -119,7 +129,46 @@ impl Diag {
         cookie: u64,
     ) -> Result<Option<SocketSnapshot>, DiagError> {
         self.seq = self.seq.wrapping_add(1);
-        self.send(&Request::get(tuple, cookie, self.seq))?;
+        self.one(&Request::get(tuple, cookie, self.seq))
+    }
+
+    /// The one socket of this name; `None` where there is none.
+    pub(crate) fn look(&mut self, name: &Name) -> Result<Option<SocketSnapshot>, DiagError> {
+        self.seq = self.seq.wrapping_add(1);
+        self.one(&Request::look(name, self.seq))
+    }
+
+    /// Destroys the one socket of this name, or gives what the kernel has against it: `NOENT` where there
+    /// is none.
+    pub(crate) fn destroy(&mut self, name: &Name) -> Result<Result<(), Errno>, DiagError> {
+        self.seq = self.seq.wrapping_add(1);
+        match self.ask(&Request::destroy(name, self.seq)) {
+            Ok(_) => Ok(Ok(())),
+            Err(DiagError::Refused(error)) => match Errno::from_io_error(&error) {
+                Some(errno) => Ok(Err(errno)),
+                None => Err(DiagError::Refused(error)),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The socket that is asked for; `None` where there is none.
+    fn one(&mut self, request: &Request) -> Result<Option<SocketSnapshot>, DiagError> {
+        match self.ask(request) {
+            // ENOENT: no such tuple; ESTALE: another cookie.
+            Err(DiagError::Refused(error))
+                if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) =>
+            {
+                Ok(None)
+            }
+            answer => answer,
+        }
+    }
+
+    /// What the kernel answers to the request that was numbered last: a socket, or `None` where it says
+    /// only that all is well.
+    fn ask(&mut self, request: &Request) -> Result<Option<SocketSnapshot>, DiagError> {
+        self.send(request)?;
         loop {
             let len = self.receive()?;
             let at = clock::mono();
@@ -134,12 +183,7 @@ impl Diag {
                     }
                     Body::Done(0) | Body::Error(0) => return Ok(None),
                     Body::Done(errno) | Body::Error(errno) => {
-                        let error = io::Error::from_raw_os_error(errno);
-                        return match Errno::from_raw_os_error(errno) {
-                            // ENOENT: no such tuple; ESTALE: another cookie.
-                            Errno::NOENT | Errno::STALE => Ok(None),
-                            _ => Err(DiagError::Refused(error)),
-                        };
+                        return Err(DiagError::Refused(io::Error::from_raw_os_error(errno)));
                     }
                     Body::Overrun | Body::Other => {}
                 }
@@ -150,7 +194,7 @@ impl Diag {
     fn receive_dump(
         &mut self,
         dumped: &mut Dumped,
-        each: &mut dyn FnMut(SocketSnapshot),
+        each: &mut dyn FnMut(SocketSnapshot, Name),
     ) -> Result<(), DiagError> {
         loop {
             let len = match self.receive() {
@@ -169,13 +213,16 @@ impl Diag {
                 }
                 dumped.interrupted |= message.interrupted;
                 match message.body {
-                    Body::Socket(payload) => match parse::socket(payload, at, self.netns) {
-                        Ok(snapshot) => {
-                            dumped.sockets += 1;
-                            each(snapshot);
+                    Body::Socket(payload) => {
+                        let socket = parse::socket(payload, at, self.netns);
+                        match socket.and_then(|s| Ok((s, parse::name(payload)?))) {
+                            Ok((snapshot, name)) => {
+                                dumped.sockets += 1;
+                                each(snapshot, name);
+                            }
+                            Err(_) => dumped.undecodable += 1,
                         }
-                        Err(_) => dumped.undecodable += 1,
-                    },
+                    }
                     Body::Done(0) => return Ok(()),
                     Body::Done(errno) | Body::Error(errno) if errno != 0 => {
                         return Err(DiagError::Refused(io::Error::from_raw_os_error(errno)));
@@ -271,6 +318,15 @@ mod tests {
         assert_eq!(again.map(|s| s.cookie), Some(wanted.cookie));
         let other = diag.get(&wanted.tuple, wanted.cookie ^ 1);
         assert_eq!(other.expect("an answer"), None);
+        let mut named = Vec::new();
+        let all = &mut |s: SocketSnapshot, name| named.push((s.cookie, name));
+        diag.dump_named(StateSet::all(), all).expect("a dump");
+        let (_, name) = named
+            .into_iter()
+            .find(|(c, _)| *c == wanted.cookie)
+            .expect("it");
+        let named = diag.look(&name).expect("an answer");
+        assert_eq!(named.map(|s| s.tuple), Some(wanted.tuple));
         let mut nowhere = wanted.tuple;
         nowhere.remote.set_port(1);
         assert_eq!(diag.get(&nowhere, wanted.cookie).expect("an answer"), None);

@@ -9,7 +9,7 @@ use tcptrace_core::time::Mono;
 use tcptrace_core::tuple::Tuple;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::wire::{Header, SOCK_DIAG_BY_FAMILY, SockId};
+use super::wire::{Header, Name, SOCK_DIAG_BY_FAMILY, SockId};
 
 /// `NLM_F_DUMP_INTR`: the dump is not consistent.
 const DUMP_INTERRUPTED: u16 = 0x10;
@@ -23,7 +23,7 @@ const OVERRUN: u16 = 4;
 const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKMEMINFO: u16 = 7;
 const INET_DIAG_SHUTDOWN: u16 = 8;
-const INET_DIAG_ULP_INFO: u16 = 16;
+const INET_DIAG_ULP_INFO: u16 = 19;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 /// Inside `INET_DIAG_ULP_INFO`: the name of the upper layer protocol, zero-terminated.
 const INET_ULP_INFO_NAME: u16 = 1;
@@ -203,6 +203,16 @@ pub(crate) fn socket(payload: &[u8], at: Mono, netns: u32) -> Result<SocketSnaps
         }
     }
     Ok(snapshot)
+}
+
+/// By which the socket of such a payload is asked for again.
+pub(crate) fn name(payload: &[u8]) -> Result<Name, ParseError> {
+    let (msg, _) =
+        DiagMsg::read_from_prefix(payload).map_err(|_| ParseError::Short(payload.len()))?;
+    Ok(Name {
+        family: msg.family,
+        id: msg.id,
+    })
 }
 
 /// `idiag_timer` and `idiag_expires` as `inet_sk_diag_fill` and `inet_twsk_diag_fill` set them.

@@ -7,10 +7,12 @@ use tcptrace_core::state::{StateSet, TcpState};
 use tcptrace_core::tuple::Tuple;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::wire::{Header, SOCK_DIAG_BY_FAMILY, SockId};
+use super::wire::{Header, Name, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, SockId};
 
 /// `NLM_F_REQUEST`.
 const REQUEST: u16 = 0x1;
+/// `NLM_F_ACK`: the answer says that it was done.
+const ACK: u16 = 0x4;
 /// `NLM_F_ROOT | NLM_F_MATCH`.
 const DUMP: u16 = 0x300;
 /// `1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_SKMEMINFO - 1)`: send `struct tcp_info`, and what
@@ -60,6 +62,19 @@ impl Request {
             SocketAddr::V6(_) => tcp::AF_INET6,
         };
         Request::new(REQUEST, family, u32::MAX, id, seq)
+    }
+
+    /// Asks for the one socket of this name.
+    pub(crate) fn look(name: &Name, seq: u32) -> Request {
+        Request::new(REQUEST, u16::from(name.family), u32::MAX, name.id, seq)
+    }
+
+    /// Asks to destroy it.
+    pub(crate) fn destroy(name: &Name, seq: u32) -> Request {
+        let mut request = Request::look(name, seq);
+        request.header.kind = SOCK_DESTROY;
+        request.header.flags |= ACK;
+        request
     }
 
     fn new(flags: u16, family: u16, states: u32, id: SockId, seq: u32) -> Request {

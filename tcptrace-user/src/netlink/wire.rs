@@ -5,6 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: type of our requests and of the answers.
 pub(crate) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
+/// `SOCK_DESTROY` of `linux/sock_diag.h`.
+pub(crate) const SOCK_DESTROY: u16 = 21;
+
 /// `struct nlmsghdr`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -37,4 +40,13 @@ pub(crate) struct SockId {
     pub(crate) interface: u32,
     /// The cookie: low half, high half.
     pub(crate) cookie: [u32; 2],
+}
+
+/// By which sock_diag finds one socket: its family, ends, interface and cookie, as it gave them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Name {
+    /// `AF_INET` or `AF_INET6`; the latter for a v4-mapped address, too.
+    pub(crate) family: u8,
+    /// The rest.
+    pub(crate) id: SockId,
 }

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use tcptrace_core::report::leaks;
 use tcptrace_core::state::{StateSet, TcpState};
 
-use super::past::{Excerpt, Question, files};
 use super::recording::one_file;
-use super::report::{Source, check_live, check_recorded, is_live};
-use super::{Terminal, Trace, WATCH_MIN_AGE_NS, filter, nothing_lingers, shown, states};
+use super::source::{Source, Wants};
+use super::{Terminal, WATCH_MIN_AGE_NS, states};
 use crate::cli;
 use crate::error::Usage;
 use crate::recorder::Place;
@@ -43,8 +42,10 @@ pub(crate) struct Leaks {
 impl Leaks {
     /// Resolves what was typed.
     pub(crate) fn resolve(mut typed: cli::Leaks, terminal: Terminal) -> anyhow::Result<Leaks> {
-        if states(&typed.filters.state).is_empty() {
-            typed.filters.state = vec![StateSet::of(&[TcpState::CloseWait])];
+        let filters = &mut typed.subject.filters;
+        let min_age_ns = *filters.min_age.get_or_insert(WATCH_MIN_AGE_NS);
+        if states(&filters.state).is_empty() {
+            filters.state = vec![StateSet::of(&[TcpState::CloseWait])];
         }
         let to_stdout = |out: &Option<PathBuf>| out.as_deref() == Some(Path::new("-"));
         if to_stdout(&typed.flamegraph) && to_stdout(&typed.pprof) {
@@ -55,7 +56,17 @@ impl Leaks {
             .into());
         }
         let place = |path: PathBuf| one_file(path, typed.force);
-        let min_age_ns = *typed.filters.min_age.get_or_insert(WATCH_MIN_AGE_NS);
+        let wants = Wants {
+            begun: |states| format!("looking for leaks in {states}"),
+            by: Vec::new(),
+            also: StateSet::EMPTY,
+            every_state: false,
+            told: StateSet::EMPTY,
+            survey: false,
+            stacks: true,
+            ledgers: true,
+            force: typed.force,
+        };
         Ok(Leaks {
             question: leaks::Question {
                 by: typed.by,
@@ -66,40 +77,11 @@ impl Leaks {
             full_stacks: typed.full_stacks || terminal.verbose > 0,
             json: typed.json,
             folded: typed.folded,
-            flamegraph: typed.flamegraph.clone().map(place),
-            pprof: typed.pprof.clone().map(place),
-            strict: typed.excerpt.strict,
+            flamegraph: typed.flamegraph.map(place),
+            pprof: typed.pprof.map(place),
+            strict: typed.subject.excerpt.strict,
             terminal,
-            source: match is_live(&typed.files) {
-                true => live(typed, terminal)?,
-                false => recorded(typed)?,
-            },
+            source: Source::resolve(typed.subject, wants, terminal)?,
         })
     }
-}
-
-fn recorded(typed: cli::Leaks) -> anyhow::Result<Source> {
-    check_recorded(typed.duration, typed.record.as_deref(), &typed.tracing)?;
-    Ok(Source::Files {
-        files: files(typed.files)?,
-        excerpt: Excerpt::resolve(typed.excerpt),
-        question: Box::new(Question::resolve(typed.filters, false, Vec::new())?),
-    })
-}
-
-fn live(typed: cli::Leaks, terminal: Terminal) -> anyhow::Result<Source> {
-    check_live(&typed.excerpt)?;
-    let asked = states(&typed.filters.state);
-    let mut filter = filter(typed.filters, WATCH_MIN_AGE_NS)?;
-    filter.states = shown(asked);
-    if filter.states.is_empty() {
-        return Err(nothing_lingers(asked).into());
-    }
-    let begun = format!("looking for leaks in {}", filter.states);
-    let stacks = typed.tracing.stacks;
-    let trace = Trace::new(begun, terminal, filter, typed.duration, typed.tracing)?;
-    Ok(Source::Live {
-        trace: Box::new(trace.with_stacks(stacks)),
-        record: typed.record.map(|path| one_file(path, typed.force)),
-    })
 }

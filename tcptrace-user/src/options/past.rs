@@ -58,6 +58,10 @@ pub(crate) struct Question {
     asked: StateSet,
     /// States that are wanted besides.
     also: StateSet,
+    /// All states that the recording holds.
+    every_state: bool,
+    /// States whose transitions are told besides, as far as the recording holds them.
+    told: StateSet,
     /// Which sockets, whatever their state.
     filter: Filter,
     /// The least age that was asked for, ns; `None`: that of the recording.
@@ -66,6 +70,8 @@ pub(crate) struct Question {
     transitions: bool,
     /// Keys of the summary's groups.
     by: Vec<Key>,
+    /// It is asked what became of the connections of each stack.
+    ledgers: bool,
 }
 
 impl Question {
@@ -77,16 +83,32 @@ impl Question {
         Ok(Question {
             asked: states(&filters.state),
             also: StateSet::EMPTY,
+            every_state: false,
+            told: StateSet::EMPTY,
             min_age_ns: filters.min_age,
             filter: filter_elsewhere(filters)?,
             transitions,
             by,
+            ledgers: false,
         })
     }
 
-    /// The same, with stays in these states, too.
-    pub(super) fn with(self, also: StateSet) -> Question {
-        Question { also, ..self }
+    /// The same, with stays in these states, too; and `ledgers`, if they are asked for.
+    pub(super) fn with(self, also: StateSet, ledgers: bool) -> Question {
+        Question {
+            also,
+            ledgers,
+            ..self
+        }
+    }
+
+    /// The same, with all states, and with transitions of `told`, as far as the recording holds them.
+    pub(super) fn within_held(self, every_state: bool, told: StateSet) -> Question {
+        Question {
+            every_state,
+            told,
+            ..self
+        }
     }
 
     /// As a live run with these options would have it.
@@ -103,6 +125,7 @@ impl Question {
             },
             transitions,
             by: self.by.clone(),
+            ledgers: self.ledgers,
             minisockets: match start::watches_minisockets(states.union(transitions)) {
                 true => capture.minisockets,
                 false => Minisockets::Ignored,
@@ -159,11 +182,13 @@ impl Question {
             ));
         }
         let shown = match self.asked.is_empty() {
+            true if self.every_state => dwelt_in(held),
             true => capture.shown,
             false => dwelt_in(self.asked),
         };
         let shown = shown.union(dwelt_in(self.also));
-        let transitions = both(transitions(self.transitions, self.asked), held);
+        let told = transitions(self.transitions, self.asked).union(self.told);
+        let transitions = both(told, held);
         match shown.is_empty() && transitions.is_empty() {
             true => Err(nothing_lingers(self.asked.union(held))),
             false => Ok((shown, transitions)),
@@ -184,6 +209,7 @@ fn all_of(capture: &Capture) -> tracker::Options {
         minisockets: capture.minisockets,
         overflows_seen: capture.overflows_seen,
         stacks: capture.stacks,
+        ledgers: false,
         selective: capture.selective,
         polled_ns: capture.polled_ns,
         mode: capture.mode.clone(),

@@ -97,6 +97,7 @@ impl Record {
         };
         let trace = Trace {
             states: traced,
+            survey: true,
             ..Trace::new(begun, terminal, filter, typed.duration, typed.tracing)?
         };
         Ok(Record {

@@ -40,7 +40,7 @@ pub(crate) fn process(pid: u32) -> Option<Process> {
     })
 }
 
-fn read(pid: u32, name: &str, limit: u64) -> Option<Vec<u8>> {
+pub(super) fn read(pid: u32, name: &str, limit: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(format!("/proc/{pid}/{name}")).ok()?;
     file.take(limit).read_to_end(&mut bytes).ok()?;
@@ -63,6 +63,11 @@ pub(crate) fn program(pid: u32) -> Option<Program> {
         start_ns: start_time(&stat)?,
         start_stack: field(&stat, 28)?,
     })
+}
+
+/// The process that started it, or that took it over; 0: one outside of this pid namespace, or none.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    field(&read(pid, "stat", 4096)?, 4)?.try_into().ok()
 }
 
 /// Field 22 of `/proc/PID/stat`, in hundredths of a second (USER_HZ) since boot.

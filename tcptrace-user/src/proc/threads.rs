@@ -70,6 +70,14 @@ pub(crate) fn socket(pid: u32, fd: u32) -> Option<u32> {
     inode.strip_suffix(']')?.parse().ok()
 }
 
+/// How often a thread has been taken from a CPU: as long as that stays the same, it has not run.
+pub(crate) fn switches(pid: u32, tid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
+    let of = |line: &str| line.split_once("ctxt_switches:")?.1.trim().parse().ok();
+    let both: Vec<u64> = status.lines().filter_map(of).collect();
+    (both.len() == 2).then(|| both.iter().sum())
+}
+
 /// Reads `44 0x34 0x7f… …`, `running`, and `-1 0x… 0x…`.
 fn doing(text: &str, wchan: impl FnOnce() -> Option<String>) -> Doing {
     let mut words = text.split_whitespace();

@@ -107,6 +107,8 @@ struct OpenFile {
     /// A dump ends here.
     until: Option<Instant>,
     bytes: u64,
+    /// Of these, what it began with.
+    introduction: u64,
     /// Inputs of its parts that have ended.
     records: u64,
 }
@@ -118,6 +120,7 @@ impl OpenFile {
             since: Instant::now(),
             until,
             bytes: 0,
+            introduction: 0,
             records: 0,
         }
     }
@@ -205,7 +208,8 @@ impl Recorder {
         self.failure.is_none()
             && match (&self.way, &self.file) {
                 (Way::Files(Some(Rotate::Bytes(bytes))), Some(file)) => {
-                    file.bytes + pending as u64 >= *bytes
+                    // Where what is known fills a file, it holds as much again.
+                    file.bytes + pending as u64 >= (*bytes).max(2 * file.introduction)
                 }
                 (Way::Files(Some(Rotate::Every(time))), Some(file)) => {
                     file.since.elapsed() >= *time
@@ -267,9 +271,14 @@ impl Recorder {
 
     /// All that a reader of the new part has to know was told. False: there is no room to hold it.
     pub(crate) fn introduced(&mut self) -> bool {
-        match (&mut self.way, &self.file) {
+        let pending = self.writer.pending() as u64;
+        match (&mut self.way, &mut self.file) {
             (Way::Memory(_, ring), None) => ring.introduced(),
-            _ => true,
+            (_, Some(file)) => {
+                file.introduction = file.bytes + pending;
+                true
+            }
+            (Way::Files(_), None) => true,
         }
     }
 
@@ -429,4 +438,65 @@ impl Progress {
 
 fn old(since: Instant) -> bool {
     since.elapsed() >= FLUSH_AFTER
+}
+
+#[cfg(test)]
+impl Recorder {
+    /// Of parts of so many bytes, `r.00001` and so on.
+    pub(crate) fn rotating(directory: &std::path::Path, bytes: u64) -> Recorder {
+        let place = Place {
+            path: directory.join("r"),
+            force: false,
+            numbered: Some(None),
+            owner: None,
+        };
+        let destination = Destination::open(place).expect("opens");
+        let rotate = Some(Rotate::Bytes(bytes));
+        Recorder::begin(Session::default(), destination, rotate).expect("begins")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tcptrace_core::input::Definition;
+
+    use super::*;
+
+    /// A text that hardly gets shorter.
+    fn note(number: u64) -> Input {
+        let mut state = number;
+        let words = (0..64).map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            format!("{state:016x}")
+        });
+        Input::Define(Definition::Note(Arc::from(words.collect::<String>())))
+    }
+
+    #[test]
+    fn a_file_is_twice_as_long_as_what_it_begins_with() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut recorder = Recorder::rotating(directory.path(), 4 << 10);
+        let introduction = 100;
+        (0..introduction).for_each(|number| recorder.append(&note(number)));
+        recorder.introduced();
+        let mut more = introduction;
+        while !recorder.is_due() {
+            recorder.append(&note(more));
+            more += 1;
+        }
+        assert!(
+            more.abs_diff(2 * introduction) < introduction / 10,
+            "{more}"
+        );
+        recorder.rotate();
+        recorder.introduced();
+        let mut few = 0;
+        while !recorder.is_due() {
+            recorder.append(&note(few));
+            few += 1;
+        }
+        assert!(few < introduction / 10, "{few}");
+    }
 }

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use tcptrace_core::decode::Decoder;
 use tcptrace_core::input::{Definition, Input, Loss, SocketSnapshot, StackLoss, Sweep};
-use tcptrace_core::state::{StateSet, TcpState};
+use tcptrace_core::state::TcpState;
 use tcptrace_core::time::Mono;
 use tcptrace_core::tracker::Minisockets;
 
+use super::dumps::Dumps;
 use super::facts::{self, HolderScan};
 use super::newcomers::Newcomers;
 use super::overflows::Overflows;
 use super::stacks::Stacks;
+use super::survey::Survey;
 use crate::clock;
 use crate::kernel::probes::Probes;
 use crate::netns;
@@ -49,30 +51,11 @@ const POLL_COST: u64 = 4;
 /// Where minisockets are not seen by events they are sampled this often, ns.
 const SAMPLE_EVERY: u64 = 1_000_000_000;
 
+/// How long the end waits for stacks that are not named yet, ns.
+const NAMES_WITHIN: u64 = 5_000_000_000;
+
 /// Says of a socket that was there before us whether it is one of those that the programs follow.
 pub(crate) type OwnerFilter = Box<dyn Fn(&SocketSnapshot, &HolderScan) -> bool>;
-
-/// What dumps ask for.
-pub(crate) struct Dumps {
-    /// How minisockets are followed.
-    pub(crate) minisockets: Minisockets,
-    /// Only these network namespaces; empty: all.
-    pub(crate) netns: Vec<u32>,
-    /// Nothing else tells of sockets: a dump every so many ns.
-    pub(crate) polled_ns: Option<u64>,
-}
-
-impl Dumps {
-    /// All but sockets that are only bound, and minisockets that nobody asks for.
-    fn states(&self) -> StateSet {
-        let left_out = match self.minisockets {
-            Minisockets::Ignored => StateSet::of(&[TcpState::BoundInactive, TcpState::TimeWait]),
-            _ => StateSet::of(&[TcpState::BoundInactive]),
-        };
-        let asked = StateSet::all().iter().filter(|s| !left_out.contains(*s));
-        asked.fold(StateSet::EMPTY, StateSet::with)
-    }
-}
 
 /// Everything that is read while `watch` runs.
 pub(crate) struct Live {
@@ -101,6 +84,8 @@ pub(crate) struct Live {
     newcomers: Newcomers,
     /// `None`: none are taken.
     stacks: Option<Stacks>,
+    /// `None`: nobody asks for what it tells.
+    survey: Option<Survey>,
     pause: Duration,
     notices: Vec<String>,
 }
@@ -114,6 +99,7 @@ impl Live {
         owner_filter: Option<OwnerFilter>,
         dumps: Dumps,
         stacks: Option<Stacks>,
+        survey: Option<Survey>,
     ) -> Live {
         Live {
             probes,
@@ -134,6 +120,7 @@ impl Live {
             facts_at: Mono(0),
             newcomers: Newcomers::default(),
             stacks,
+            survey,
             pause: PAUSE_MIN,
             notices: Vec::new(),
         }
@@ -162,6 +149,7 @@ impl Live {
         self.sweep(pipeline);
         let now = clock::mono();
         self.facts(pipeline, now, true);
+        self.survey(pipeline);
         pipeline.feed(&Input::Tick(now))
     }
 
@@ -194,6 +182,13 @@ impl Live {
         if owed && self.facts(pipeline, now, false) {
             pipeline.feed(&Input::Tick(now));
         }
+        if self
+            .survey
+            .as_ref()
+            .is_some_and(|survey| survey.is_due(now))
+        {
+            self.survey(pipeline);
+        }
         self.adapt(taken);
     }
 
@@ -211,8 +206,8 @@ impl Live {
         for holders in pipeline.tracker().holders() {
             pipeline.feed(&Input::Define(holders));
         }
-        for seen in pipeline.tracker().threads_seen() {
-            pipeline.feed(&seen);
+        if let Some(stacks) = &mut self.stacks {
+            stacks.introduce(pipeline);
         }
     }
 
@@ -227,14 +222,29 @@ impl Live {
         if pipeline.tracker().doubts() {
             self.sweep(pipeline);
         }
-        if let Some(stacks) = &mut self.stacks {
-            stacks.finish();
-            self.drain_all(pipeline);
-            self.loss(pipeline);
+        if self.stacks.is_some() {
+            self.finish_stacks(pipeline);
         }
         let now = clock::mono();
         self.facts(pipeline, now, true);
+        self.survey(pipeline);
         now
+    }
+
+    /// Waits for the names of what was taken. Events come all the while.
+    fn finish_stacks<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
+        let until = clock::mono().plus(NAMES_WITHIN);
+        while let Some(stacks) = &mut self.stacks
+            && !stacks.wait(PAUSE_MIN)
+            && clock::mono() < until
+        {
+            self.drain(pipeline);
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.finish();
+        }
+        self.drain_all(pipeline);
+        self.loss(pipeline);
     }
 
     /// Empties both rings; gives the bytes taken of events. A stack is told after the event that it
@@ -401,6 +411,17 @@ impl Live {
         self.sweep_after_loss = at.plus(rest / 4);
     }
 
+    /// Looks beyond the sockets, where somebody asks for that.
+    fn survey<S: Sink>(&mut self, pipeline: &mut Pipeline<S>) {
+        let Some(survey) = &mut self.survey else {
+            return;
+        };
+        let found = netns::wanted(&self.dumps.netns).map(|found| found.namespaces);
+        for definition in survey.take(&found.unwrap_or_default(), pipeline.tracker()) {
+            pipeline.feed(&Input::Define(definition));
+        }
+    }
+
     /// Dumps one namespace.
     fn dump<S: Sink>(
         &mut self,
@@ -465,7 +486,10 @@ impl Live {
     /// Looks up what is to be shown with the connections that are due; false if it is too early
     /// to look again, which `at_once` does not care for.
     fn facts<S: Sink>(&mut self, pipeline: &mut Pipeline<S>, now: Mono, at_once: bool) -> bool {
-        let wanted = pipeline.tracker().wanted(now);
+        let mut wanted = pipeline.tracker().wanted(now);
+        if at_once && self.survey.is_some() {
+            wanted.extend(pipeline.tracker().besieged());
+        }
         if wanted.iter().all(|w| w.mini) {
             return true;
         }

@@ -1,5 +1,6 @@
 //! Where inputs come from.
 
+pub(crate) mod dumps;
 pub(crate) mod facts;
 pub(crate) mod live;
 mod newcomers;
@@ -8,3 +9,4 @@ pub(crate) mod replay;
 pub(crate) mod self_check;
 pub(crate) mod stacks;
 pub(crate) mod start;
+pub(crate) mod survey;

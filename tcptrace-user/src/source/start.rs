@@ -1,7 +1,5 @@
 //! From a plan to a running source.
 
-use std::slice;
-
 use tcptrace_common::config::{Config, FLAG_NOTE_FIN_WAIT2};
 use tcptrace_common::layout::Layout;
 use tcptrace_core::cause::Cause;
@@ -53,17 +51,12 @@ pub(crate) fn start(
     let mut asked = asked.clone();
     loop {
         let loaded = load(kernel, &plan, scope);
-        let refused = match &loaded {
-            Ok(probes) => probes.refusals(),
-            Err(LoadError::Refused(refusal)) => slice::from_ref(refusal),
-            Err(_) => &[],
-        };
-        let known = asked.refused.len();
-        let refused = refused.iter().map(|r| (r.program, r.why.clone()));
-        asked.refused.extend(refused);
-        let next = match asked.refused.len() > known {
-            true => kernel.plan(&asked).ok(),
-            false => None,
+        let next = match &loaded {
+            Err(LoadError::Refused(refusal)) => {
+                let known = asked.refused.insert(refusal.program, refusal.why.clone());
+                known.is_none().then(|| kernel.plan(&asked).ok()).flatten()
+            }
+            _ => None,
         };
         match (next, loaded) {
             (Some(next), _) => plan = next,
@@ -81,13 +74,14 @@ fn load(kernel: &Kernel, plan: &Plan, scope: &Scope) -> Result<Probes, LoadError
         _ => None,
     };
     let handler = handler.and_then(|symbols| symbols.tw_timer_handler());
+    // What some kernels refuse comes first: then little was loaded in vain.
     let events = [
+        (Event::Overflow, true),
         (Event::State, true),
         (Event::Minisocket, watches_minisockets(scope.states)),
         (Event::Accept, true),
         (Event::Close, scope.closes),
         (Event::Eof, scope.states.contains(TcpState::CloseWait)),
-        (Event::Overflow, true),
         (Event::Owners, true),
     ];
     let wanted = events.into_iter().filter(|(_, wanted)| *wanted);

@@ -4,6 +4,7 @@
 mod merge;
 mod name;
 mod number;
+mod paths;
 mod python;
 mod queue;
 mod record;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tcptrace_common::stack::Python;
+use tcptrace_common::stack::{PathNext, PathSeen, Python};
 use tcptrace_core::stack::{Seen, Stack};
 use tcptrace_stacks::DebugInfo;
 
@@ -27,12 +28,18 @@ use queue::{Job, Queue};
 pub(crate) enum Answer {
     /// A stack that was not seen before.
     Define(Stack),
-    /// A thread was seen with a stack that was defined before.
+    /// A thread was seen with a stack that was defined before, and not forgotten since.
     Seen(Seen),
+    /// None of the stacks that were defined before is used any more.
+    Forget,
     /// How the Python frames of a process are found: for the map `PYTHONS`. It may be told again.
     Python { tgid: u32, walk: Python },
     /// They cannot be found that way any more.
     NotPython { tgid: u32 },
+    /// A node of the tree of known paths: for the map `PATHS`.
+    Path { seen: PathSeen, next: PathNext },
+    /// It is known no more.
+    NoPath(PathSeen),
 }
 
 /// Names stacks. What is left when it is dropped is lost.
@@ -81,10 +88,14 @@ impl Namer {
         answers
     }
 
-    /// Waits until all that was taken is named, at most so long, and stops. How many records were
-    /// dropped.
-    pub(crate) fn finish(&mut self, limit: Duration) -> u64 {
-        let (dropped, idle) = self.queue.finish(limit, &mut self.named);
+    /// Waits until all that was taken is named, at most so long. Whether it is.
+    pub(crate) fn wait(&mut self, limit: Duration) -> bool {
+        self.queue.wait(limit, &mut self.named)
+    }
+
+    /// Stops. How many records were taken and are not named.
+    pub(crate) fn finish(&mut self) -> u64 {
+        let (dropped, idle) = self.queue.finish(&mut self.named);
         // One that reads a slow file is not waited for.
         if let Some(thread) = self.thread.take_if(|_| idle) {
             // A panic was told already.

@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use tcptrace_core::stack::{Frame, Seen, StackId};
 use tcptrace_core::time::Mono;
-use tcptrace_stacks::{DebugInfo, Limits, Stacks, Trace};
+use tcptrace_stacks::{Chain, DebugInfo, Limits, Sample, Stacks, Trace};
 
 use super::Answer;
 use super::merge::{self, merge, place};
 use super::number::StackIds;
+use super::paths::Paths;
 use super::python::{self, Pythons};
-use super::record::{Malformed, Record};
+use super::record::{Malformed, Native, Record};
 
 /// All that is remembered for naming.
 pub(super) struct Names {
     stacks: Stacks,
     pythons: Pythons,
     ids: StackIds,
+    paths: Paths,
     /// What the stack at hand was seen by.
     sight: Vec<u64>,
 }
@@ -28,6 +30,7 @@ impl Names {
             stacks: Stacks::with_debug_info(Limits::default(), debug),
             pythons: Pythons::new(),
             ids: StackIds::default(),
+            paths: Paths::default(),
             sight: Vec::new(),
         }
     }
@@ -40,7 +43,7 @@ impl Names {
     /// Names a record.
     pub(super) fn record(&mut self, bytes: &[u8], out: &mut Vec<Answer>) -> Result<(), Malformed> {
         let record = Record::parse(bytes)?;
-        let trace = record.trace(&mut self.stacks);
+        let trace = self.trace(&record, out).ok_or(Malformed)?;
         let stack = self.stack(&record, &trace, out);
         out.push(Answer::Seen(Seen {
             at: Mono(record.header.ts),
@@ -51,6 +54,33 @@ impl Names {
             stack,
         }));
         Ok(())
+    }
+
+    /// The native frames; `None` on a path that is known no more.
+    fn trace(&mut self, record: &Record<'_>, out: &mut Vec<Answer>) -> Option<Arc<Trace>> {
+        let process = record.process;
+        let trace = match &record.native {
+            Native::Path(number) => return self.paths.trace(process, *number),
+            Native::Chain(addresses) => self.stacks.chain(&Chain { process, addresses }),
+            Native::Copy(regs, stack) => {
+                let sample = Sample {
+                    process,
+                    regs: *regs,
+                    stack,
+                };
+                // What was seen once may never come again: the kernel is told at the second time.
+                let path = self.stacks.path(&sample);
+                let trace = self.stacks.trace(&sample);
+                if let Some(path) = path.filter(|path| path.trace == trace.id) {
+                    self.paths.tell(process, &path, &trace, out);
+                }
+                trace
+            }
+        };
+        for process in self.stacks.forgotten() {
+            self.paths.forget(process, out);
+        }
+        Some(trace)
     }
 
     fn stack(&mut self, record: &Record<'_>, trace: &Arc<Trace>, out: &mut Vec<Answer>) -> StackId {
@@ -115,9 +145,7 @@ impl Names {
         out: &mut Vec<Answer>,
     ) -> StackId {
         let (frames, cut) = bounded(merge(trace, python));
-        let (id, stack) = self.ids.number(frames, cut);
-        out.extend(stack.map(Answer::Define));
-        id
+        self.ids.number(frames, cut, out)
     }
 }
 
@@ -127,13 +155,9 @@ const MAX_TEXT: usize = 256 << 10;
 
 /// As much of a stack as there is room for.
 fn bounded((mut frames, cut): (Vec<Frame>, Option<Arc<str>>)) -> (Vec<Frame>, Option<Arc<str>>) {
-    let texts = |frame: &Frame| -> usize {
-        let texts = [&frame.function, &frame.file, &frame.module, &frame.build_id];
-        texts.into_iter().flatten().map(|text| text.len()).sum()
-    };
     let mut room = MAX_TEXT;
     let kept = frames.iter().take_while(|frame| {
-        let left = room.checked_sub(texts(frame));
+        let left = room.checked_sub(frame.text_bytes());
         room = left.unwrap_or(0);
         left.is_some()
     });

@@ -7,8 +7,12 @@ use std::sync::{Arc, Weak};
 use tcptrace_core::stack::{Frame, Stack, StackId};
 use tcptrace_stacks::Trace;
 
-/// Stacks whose numbers are remembered, some 5 MiB.
-const MAX_STACKS: usize = 100_000;
+use super::Answer;
+
+/// Stacks whose numbers are remembered, and bytes of these stacks, which whoever takes the answers keeps
+/// as long.
+const MAX_STACKS: usize = 65_536;
+const MAX_BYTES: usize = 128 << 20;
 /// What was seen of them, of up to 70 words, some 12 MiB.
 const MAX_SEEN: usize = 16_384;
 
@@ -18,6 +22,8 @@ pub(super) struct StackIds {
     next: u32,
     /// By what they are: two hashes with random keys, so that nobody makes two stacks look like one.
     by_content: HashMap<[u64; 2], StackId>,
+    /// Bytes of all these.
+    bytes: usize,
     keys: [RandomState; 2],
     /// By what was seen, which takes no names to compare. A trace may keep its number and get names that
     /// were missing, so it has to be the very same one.
@@ -40,27 +46,33 @@ impl StackIds {
         self.by_sight.insert(Box::from(sight), seen);
     }
 
-    /// The number of a stack, and the stack if it has to be defined.
+    /// The number of a stack, which is defined if it has to be.
     pub(super) fn number(
         &mut self,
         frames: Vec<Frame>,
         cut: Option<Arc<str>>,
-    ) -> (StackId, Option<Stack>) {
+        out: &mut Vec<Answer>,
+    ) -> StackId {
         let content = (&frames, &cut);
         let key = self.keys.each_ref().map(|key| key.hash_one(content));
         if let Some(id) = self.by_content.get(&key) {
-            return (*id, None);
+            return *id;
         }
-        if self.by_content.len() >= MAX_STACKS {
+        let id = StackId(self.next);
+        let frames = frames.into();
+        let stack = Stack { id, frames, cut };
+        self.bytes += stack.bytes();
+        if self.by_content.len() >= MAX_STACKS || self.bytes > MAX_BYTES {
             // A stack may then come to have two numbers, which only groups it worse.
             self.by_content.clear();
             self.by_sight.clear();
+            self.bytes = stack.bytes();
+            out.push(Answer::Forget);
         }
-        let id = StackId(self.next);
         self.next = self.next.wrapping_add(1);
         self.by_content.insert(key, id);
-        let frames = frames.into();
-        (id, Some(Stack { id, frames, cut }))
+        out.push(Answer::Define(stack));
+        id
     }
 }
 
@@ -81,14 +93,15 @@ mod tests {
     #[test]
     fn the_same_frames_have_the_same_number() {
         let mut ids = StackIds::default();
-        let (first, defined) = ids.number(frames(&["connect", "main"]), None);
-        let defined = defined.expect("it is new");
+        let mut out = Vec::new();
+        let first = ids.number(frames(&["connect", "main"]), None, &mut out);
+        let Some(Answer::Define(defined)) = out.pop() else {
+            panic!("it is new");
+        };
         assert_eq!(defined.id, first);
         assert_eq!(*defined.frames, *frames(&["connect", "main"]));
-        assert_eq!(
-            ids.number(frames(&["connect", "main"]), None),
-            (first, None)
-        );
+        let again = ids.number(frames(&["connect", "main"]), None, &mut out);
+        assert!(again == first && out.is_empty());
         let others = [
             (frames(&["connect"]), None),
             (frames(&["connect", "main"]), Some(Arc::from("cut"))),
@@ -96,23 +109,32 @@ mod tests {
             (frames(&[]), None),
         ];
         for (frames, cut) in others {
-            let (other, defined) = ids.number(frames, cut);
-            assert!(other != first && defined.is_some());
+            let other = ids.number(frames, cut, &mut out);
+            assert!(other != first && matches!(out.pop(), Some(Answer::Define(_))));
         }
     }
 
     #[test]
     fn memory_is_bounded_and_numbers_are_new_then() {
         let mut ids = StackIds::default();
+        let mut out = Vec::new();
         for line in 0..=MAX_STACKS as u32 {
             let frame = Frame {
                 line: Some(line),
                 ..Frame::default()
             };
-            let (id, defined) = ids.number(vec![frame], None);
-            assert_eq!((id, defined.is_some()), (StackId(line), true));
+            assert_eq!(ids.number(vec![frame], None, &mut out), StackId(line));
+            assert!(matches!(out.pop(), Some(Answer::Define(_))));
         }
         assert_eq!(ids.by_content.len(), 1);
+        assert!(matches!(out[..], [Answer::Forget]));
+        // The same with few stacks of long names.
+        let long = "f".repeat(MAX_BYTES / 16);
+        for number in 0..32 {
+            let name = format!("{number}{long}");
+            ids.number(frames(&[&name]), None, &mut out);
+            assert!(ids.bytes <= MAX_BYTES && ids.by_content.len() <= 16);
+        }
     }
 
     #[test]

@@ -105,9 +105,8 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Waits until all is done, but not longer than that, and stops. How many records were not named, and
-    /// whether nothing is being done any more.
-    pub(super) fn finish(&self, limit: Duration, into: &mut Vec<Answer>) -> (u64, bool) {
+    /// Waits until all is done, but not longer than that, and moves the answers. Whether it is.
+    pub(super) fn wait(&self, limit: Duration, into: &mut Vec<Answer>) -> bool {
         let start = Instant::now();
         let mut state = self.lock();
         while !state.jobs.is_empty() || state.busy.is_some() {
@@ -116,11 +115,19 @@ impl Queue {
             self.work.notify_one();
             let left = limit.saturating_sub(start.elapsed());
             if left.is_zero() {
-                break;
+                return false;
             }
             let waited = self.idle.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.give(into);
+        true
+    }
+
+    /// Stops, and moves the answers. How many records were not named, and whether nothing is being done any
+    /// more.
+    pub(super) fn finish(&self, into: &mut Vec<Answer>) -> (u64, bool) {
+        let mut state = self.lock();
         state.give(into);
         state.stopped = true;
         let waiting = state.jobs.iter().filter(|job| job.is_record()).count();
@@ -163,7 +170,7 @@ impl State {
 fn bytes(answer: &Answer) -> usize {
     let frames = match answer {
         Answer::Define(stack) => stack.frames.len(),
-        Answer::Seen(_) | Answer::Python { .. } | Answer::NotPython { .. } => 0,
+        _ => 0,
     };
     size_of::<Answer>() + frames * size_of::<Frame>()
 }
@@ -216,9 +223,10 @@ mod tests {
         queue.next();
         let start = Instant::now();
         let mut answers = Vec::new();
-        let (dropped, idle) = queue.finish(Duration::from_millis(20), &mut answers);
-        assert_eq!((dropped, idle), (3, false), "one of them is being named");
+        assert!(!queue.wait(Duration::from_millis(20), &mut answers));
         assert!(start.elapsed() >= Duration::from_millis(20));
+        let (dropped, idle) = queue.finish(&mut answers);
+        assert_eq!((dropped, idle), (3, false), "one of them is being named");
         queue.done(vec![answer()], false);
         queue.answers(&mut answers);
         assert!(answers.is_empty(), "it was counted as dropped");

@@ -1,15 +1,13 @@
 //! Records of the ring `STACKS`: checked, never trusting.
 
-use std::sync::Arc;
-
 use tcptrace_common::event::Header;
 use tcptrace_common::stack::{
-    CHAIN_FRAMES, KIND_CHAIN, KIND_STACK, POINT_ACCEPT, POINT_CLOSE, POINT_CONNECT, POINT_EOF,
-    PYTHON_FRAMES, PythonFrame, Registers, STACK_BYTES, StackHead,
+    CHAIN_FRAMES, KIND_CHAIN, KIND_PATH, KIND_STACK, POINT_ACCEPT, POINT_CLOSE, POINT_CONNECT,
+    POINT_EOF, PYTHON_FRAMES, Path, PythonFrame, Registers, STACK_BYTES, StackHead,
 };
 use tcptrace_core::stack::Point;
-use tcptrace_stacks::{Chain, Process, Regs, Sample, Stacks, Trace};
-use zerocopy::FromBytes;
+use tcptrace_stacks::{Process, Regs};
+use zerocopy::{FromBytes, IntoBytes as _};
 
 /// Of each frame of Python the word that leads to the code object, and the one of the instruction.
 type Words = Vec<(u64, u64)>;
@@ -24,12 +22,17 @@ pub(super) struct Record<'a> {
     pub(super) python: Words,
     /// Whether there are more of them.
     pub(super) python_more: bool,
-    native: Native<'a>,
+    pub(super) native: Native<'a>,
 }
 
-enum Native<'a> {
+/// Of its native frames.
+pub(super) enum Native<'a> {
+    /// Registers, and the copy of the stack.
     Copy(Regs, &'a [u8]),
+    /// Addresses.
     Chain(Vec<u64>),
+    /// The number of a path that the kernel was told of.
+    Path(u32),
 }
 
 /// A record that its kind forbids: too short, too long, or of a kind that this program does not know.
@@ -57,6 +60,11 @@ impl<'a> Record<'a> {
                     .filter(|_| len <= CHAIN_FRAMES);
                 (Native::Chain(words(addresses.ok_or(Malformed)?)), python)
             }
+            KIND_PATH => {
+                let (path, _) = Path::read_from_prefix(bytes).map_err(|_| Malformed)?;
+                let (python, _) = python(&head, path.python.as_bytes())?;
+                (Native::Path(path.number), python)
+            }
             _ => return Err(Malformed),
         };
         Ok(Record {
@@ -72,19 +80,6 @@ impl<'a> Record<'a> {
             python_more: head.python_more != 0,
             native,
         })
-    }
-
-    /// The native frames.
-    pub(super) fn trace(&self, stacks: &mut Stacks) -> Arc<Trace> {
-        let process = self.process;
-        match &self.native {
-            Native::Copy(regs, stack) => stacks.trace(&Sample {
-                process,
-                regs: *regs,
-                stack,
-            }),
-            Native::Chain(addresses) => stacks.chain(&Chain { process, addresses }),
-        }
     }
 }
 

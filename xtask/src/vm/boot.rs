@@ -121,11 +121,12 @@ pub(crate) fn boot(
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initrd)
-        // Warnings are shown. What makes the kernel stumble ends it. Mitigations cost much time
-        // where every switch of address spaces is emulated.
+        // Warnings are shown. What makes the kernel stumble ends it. What hardens it costs much time where
+        // every switch of address spaces and every byte that is cleared is emulated.
         .args([
             "-append",
-            "console=ttyS0 loglevel=5 oops=panic panic=-1 mitigations=off",
+            "console=ttyS0 loglevel=5 oops=panic panic=-1 mitigations=off init_on_alloc=0 \
+             hardened_usercopy=off apparmor=0",
         ])
         .arg("-serial")
         .arg(format!("file:{}", console.display()))

@@ -27,7 +27,16 @@ const LIBSTDBUF: &str = "/usr/libexec/coreutils/libstdbuf.so";
 const FIRST: &[&str] = &["harness", "contract"];
 
 /// Test binaries that are no matter of the kernel, and what they run is not in the guest.
-const NEVER: &[&str] = &["export", "runtimes"];
+const NEVER: &[&str] = &[
+    "diagnose",
+    "diagnose_fin_wait2",
+    "diagnose_health",
+    "diagnose_ports",
+    "diagnose_proxy",
+    "diagnose_syn",
+    "export",
+    "runtimes",
+];
 
 /// The programs that are tested, and those that test.
 pub(crate) struct Suite {

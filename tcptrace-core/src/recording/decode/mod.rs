@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::numbers::{self, kind};
 use super::varint::{Bad, Cursor};
 use crate::cause::Cause;
+use crate::host::{Activity, Blocked, Reading};
 use crate::input::{Definition, Input, Loss, StackLoss, Sweep};
 use crate::owner::{Actor, Comm, Holder, Process};
 use crate::stack::{Frame, Seen, Stack, StackId};
@@ -35,6 +36,12 @@ fn plain(kind: u64, cursor: &mut Cursor<'_>) -> Result<Input, Bad> {
         }),
         kind::STACK => Input::Define(Definition::Stack(stack(cursor)?)),
         kind::SEEN => Input::Stack(seen(cursor)?),
+        kind::READING => Input::Define(Definition::Reading(Reading {
+            netns: cursor.u32()?,
+            name: utf8(cursor.bytes()?),
+            value: utf8(cursor.bytes()?),
+        })),
+        kind::ACTIVITY => Input::Define(Definition::Activity(activity(cursor)?)),
         kind::NOTE => Input::Define(Definition::Note(utf8(cursor.bytes()?))),
         _ => return Err(Bad::Unknown),
     })
@@ -90,6 +97,38 @@ fn stack(cursor: &mut Cursor<'_>) -> Result<Stack, Bad> {
     };
     let frames = (0..count).map(frame).collect::<Result<_, _>>()?;
     Ok(Stack { id, frames, cut })
+}
+
+fn activity(cursor: &mut Cursor<'_>) -> Result<Activity, Bad> {
+    const LEAST: usize = 6;
+    let (at, pid) = (Mono(cursor.number()?), cursor.u32()?);
+    let (files, files_max) = (number_if_any(cursor)?, number_if_any(cursor)?);
+    let threads = cursor.u32()?;
+    let count = cursor.count(LEAST)?;
+    let blocked = |_| {
+        Ok(Blocked {
+            tid: cursor.u32()?,
+            comm: comm(cursor)?,
+            call: utf8(cursor.bytes()?),
+            fd: cursor.u32()?,
+            inode: cursor.u32()?,
+            since: Mono(cursor.number()?),
+        })
+    };
+    Ok(Activity {
+        at,
+        pid,
+        files,
+        files_max,
+        threads,
+        blocked: (0..count).map(blocked).collect::<Result<_, _>>()?,
+    })
+}
+
+fn number_if_any(cursor: &mut Cursor<'_>) -> Result<Option<u64>, Bad> {
+    let known = cursor.byte()? != 0;
+    let number = cursor.number()?;
+    Ok(known.then_some(number))
 }
 
 fn sweep_end(at: Mono, cursor: &mut Cursor<'_>) -> Result<Input, Bad> {

@@ -27,7 +27,6 @@ pub struct LeaksLine<'a> {
 impl<'a> LeaksLine<'a> {
     /// Of this report.
     pub fn new(leaks: &'a Leaks) -> LeaksLine<'a> {
-        let loss = leaks.stack_loss;
         LeaksLine {
             r#type: "leaks",
             from: leaks.anchor.rfc3339(leaks.from),
@@ -38,12 +37,13 @@ impl<'a> LeaksLine<'a> {
             min_age_ns: leaks.question.min_age_ns,
             total: leaks.total,
             groups: leaks.groups.iter().map(|g| group(g, leaks)).collect(),
-            stacks: json!({
-                "over_budget": loss.over_budget,
-                "full": loss.full,
-                "unreadable": loss.unreadable,
-                "refused": leaks.stacks_refused,
-            }),
+            stacks: json!(leaks.stacks.map(|missing| json!({
+                "over_budget": missing.lost.over_budget,
+                "full": missing.lost.full,
+                "unreadable": missing.lost.unreadable,
+                "refused": missing.refused,
+                "late": missing.late,
+            }))),
             completeness: CompletenessObject::new(&leaks.completeness),
         }
     }

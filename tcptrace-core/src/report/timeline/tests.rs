@@ -48,23 +48,12 @@ fn life(wanted: &str) -> Timeline {
     let at = |ms: u64| Mono(ms * 1_000_000);
     let event = |ms, cookie, port: u16, old, new, by: Option<Actor>| {
         let local = SocketAddr::from(([10, 0, 0, 5], port));
+        let tuple = Tuple::new(local, ([10, 0, 0, 9], 443).into(), Some(4));
         let change = StateChange {
-            tuple: Tuple::new(local, ([10, 0, 0, 9], 443).into(), Some(4)),
-            old,
-            new,
-            flags: 0,
-            err: 0,
-            recv_q: 0,
-            send_q: 0,
             actor: by,
+            ..StateChange::new(tuple, old, new)
         };
-        Input::Kernel(Event {
-            at: at(ms),
-            cpu: 0,
-            cookie,
-            sk: cookie,
-            body: EventBody::State(change),
-        })
+        Input::Kernel(Event::new(at(ms), cookie, EventBody::State(change)))
     };
     let eof = EventBody::Eof { actor };
     let loss = Loss {
@@ -95,6 +84,7 @@ fn life(wanted: &str) -> Timeline {
         minisockets: Minisockets::Seen,
         overflows_seen: true,
         stacks: false,
+        ledgers: false,
         selective: false,
         polled_ns: None,
         mode: "full".to_owned(),

@@ -58,7 +58,7 @@ fn worker(base: Ipv4Addr, count: usize, next: &AtomicUsize) -> io::Result<()> {
     }
 }
 
-fn read_end(server: &OwnedFd) -> io::Result<()> {
+pub(crate) fn read_end(server: &OwnedFd) -> io::Result<()> {
     let (got, _) = rustix::net::recv(server, &mut [0u8; 1][..], RecvFlags::empty())?;
     assert_eq!(got, 0, "nobody sends here");
     Ok(())
@@ -123,13 +123,13 @@ pub(crate) fn busy(name: &str) -> io::Result<()> {
     }
 }
 
-fn say(line: &str) -> io::Result<()> {
+pub(crate) fn say(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
 }
 
-fn wait_for_end() -> io::Result<()> {
+pub(crate) fn wait_for_end() -> io::Result<()> {
     io::stdin()
         .lock()
         .lines()

@@ -1,9 +1,10 @@
 //! The workloads of the live tests: processes that use TCP and log the truth about it.
 //!
 //! `workload peer` does what it is told, a command per line on stdin, and answers each with a
-//! truth line. `burst`, `leak` and `busy` are crowds.
+//! truth line. `burst`, `leak` and `busy` are crowds; `churn` and `hold` are loads for measurements.
 
 mod crowd;
+mod load;
 mod script;
 
 use std::io::{BufRead as _, Write as _};
@@ -16,7 +17,12 @@ fn main() -> std::io::Result<()> {
         ["burst", ip, count, threads] => crowd::burst(ip, number(count), number(threads)),
         ["leak", ip, count] => crowd::leak(ip, number(count)),
         ["busy", name] => crowd::busy(name),
-        _ => panic!("usage: workload peer | burst IP COUNT THREADS | leak IP COUNT | busy NAME"),
+        ["churn", ref shape @ ..] => load::churn(shape),
+        ["hold", count] => load::hold(number(count) as u64),
+        _ => panic!(
+            "usage: workload peer | burst IP COUNT THREADS | leak IP COUNT | busy NAME | \
+             churn SHAPE… | hold COUNT"
+        ),
     }
 }
 

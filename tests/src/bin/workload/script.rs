@@ -2,8 +2,9 @@
 //!
 //! | command | does |
 //! |---|---|
-//! | `listen L ADDR [BACKLOG\|mptcp]` | opens the listener L |
+//! | `listen L ADDR [BACKLOG\|mptcp\|shared]` | opens the listener L; `shared`: SO_REUSEPORT |
 //! | `connect C ADDR [FROM\|mptcp]` | connects C |
+//! | `knock C ADDR` | C sends a SYN and never hears of an answer |
 //! | `accept S L [accept\|accept4\|uring]` | accepts S from L |
 //! | `close C`, `shutdown C rd\|wr\|rdwr` | |
 //! | `send C BYTES`, `recv C BYTES` | one call; `value` is what it returned |
@@ -77,12 +78,16 @@ impl Script {
         match *words {
             ["listen", name, at] => self.listen(name, Protocol::Tcp, at, 128),
             ["listen", name, at, "mptcp"] => self.listen(name, Protocol::Mptcp, at, 128),
+            ["listen", name, at, "shared"] => {
+                self.open(name, "listen", || sock::listen_shared(addr(at), 128))
+            }
             ["listen", name, at, backlog] => {
                 self.listen(name, Protocol::Tcp, at, number(backlog) as i32)
             }
             ["connect", name, to] => self.connect(name, Protocol::Tcp, to, None),
             ["connect", name, to, "mptcp"] => self.connect(name, Protocol::Mptcp, to, None),
             ["connect", name, to, from] => self.connect(name, Protocol::Tcp, to, Some(addr(from))),
+            ["knock", name, to] => self.open(name, "knock", || sock::knock(addr(to))),
             ["accept", name, listener] => self.accept(name, listener, "accept"),
             ["accept", name, listener, flavour] => self.accept(name, listener, flavour),
             ["close", name] => self.close(name),

@@ -6,11 +6,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tcptrace_tests::child::{LIMIT, Process};
+use tcptrace_tests::child::{LIMIT, Line, Process};
 use tcptrace_tests::export::{directory, output, python_path};
 use tcptrace_tests::lab::Lab;
 use tcptrace_tests::leaks::{assert_calls, leaks, stop};
+use tcptrace_tests::peer::Peer;
 use tcptrace_tests::require;
+
+mod generated;
+mod processes;
+mod servers;
 
 #[test]
 fn a_python_service_that_forgets_its_responses() {
@@ -21,17 +26,11 @@ fn a_python_service_that_forgets_its_responses() {
     command.arg(&program);
     command.args([&lab.ip.to_string(), "7", "13"]);
     let mut service = Process::spawn(&mut command);
-    let wait = |service: &Process, what: &str| {
-        let found = service
-            .out
-            .find(0, LIMIT, |line| line.text.contains(what).then_some(()));
-        assert!(found.is_some(), "no {what}: {}", service.err.text());
-    };
-    wait(&service, "");
+    says(&service, "");
     let run = leaks(&lab, &[]);
     std::thread::sleep(Duration::from_secs(1));
     writeln!(service.stdin(), "go").expect("the pipe to it");
-    wait(&service, "done");
+    says(&service, "done");
     std::thread::sleep(Duration::from_millis(500));
     let told = stop(run);
     let group = &told["groups"][0];
@@ -80,19 +79,21 @@ fn frame<'a>(place: &'a Value, function: &str) -> &'a Value {
 /// `told`: it was there before, says when it is, and waits to be told.
 #[track_caller]
 fn acquired(command: &[&str], told: bool) -> Value {
-    let lab = Lab::new();
-    let mut server = lab.peer();
-    let listener = server.act(&format!("listen L {}:0", lab.ip));
-    let at = listener.local.expect("bound");
-    let mut program = lab.ns.command(command[0]);
+    let mut program = Command::new(command[0]);
     program.args(&command[1..]);
-    program.args([at.ip().to_string(), at.port().to_string()]);
+    acquired_by(program, told, |_, _| ())
+}
+
+/// The same; `before` sees the program when it waits to be told, and who it has connected to.
+#[track_caller]
+fn acquired_by(command: Command, told: bool, before: impl FnOnce(&Process, &mut Peer)) -> Value {
+    let (lab, mut server, mut command) = with_server(command);
     let (run, program) = match told {
-        false => (leaks(&lab, &[]), Process::spawn(&mut program)),
+        false => (leaks(&lab, &[]), Process::spawn(&mut command)),
         true => {
-            let mut program = Process::spawn(&mut program);
-            let ready = program.out.find(0, LIMIT, |line| Some(line.at));
-            assert!(ready.is_some(), "{command:?}: {}", program.err.text());
+            let mut program = Process::spawn(&mut command);
+            says(&program, "");
+            before(&program, &mut server);
             let run = leaks(&lab, &[]);
             // Until the kernel knows that it is a Python.
             std::thread::sleep(Duration::from_secs(1));
@@ -102,16 +103,44 @@ fn acquired(command: &[&str], told: bool) -> Value {
     };
     server.act("accept S L");
     server.act("close S");
-    let connected = program.out.find(0, LIMIT, |line| {
-        line.text.contains("connected").then_some(())
-    });
-    assert!(connected.is_some(), "{command:?}: {}", program.err.text());
+    says(&program, "connected");
     std::thread::sleep(Duration::from_millis(300));
     let told = stop(run);
     assert_eq!(told["total"], 1, "{command:?}: {told}");
     let acquired = told["groups"][0]["acquired_at"][0].clone();
     assert_eq!(acquired["count"], 1, "{command:?}: {told}");
     acquired
+}
+
+/// What is found out about a program that waits to be told and has connected then.
+#[track_caller]
+fn asked<T>(command: Command, ask: impl FnOnce(u32) -> T) -> T {
+    let (_lab, _server, mut command) = with_server(command);
+    let mut program = Process::spawn(&mut command);
+    says(&program, "");
+    writeln!(program.stdin(), "go").expect("the pipe to it");
+    says(&program, "connected");
+    ask(program.pid())
+}
+
+/// A lab with a listener, and the command with its address.
+#[track_caller]
+fn with_server(command: Command) -> (Lab, Peer, Command) {
+    let lab = Lab::new();
+    let mut server = lab.peer();
+    let listener = server.act(&format!("listen L {}:0", lab.ip));
+    let at = listener.local.expect("bound");
+    let mut command = lab.ns.within(command);
+    command.args([at.ip().to_string(), at.port().to_string()]);
+    (lab, server, command)
+}
+
+/// Waits for a line of a program.
+#[track_caller]
+fn says(program: &Process, what: &str) {
+    let said = |line: &Line| line.text.contains(what).then_some(());
+    let found = program.out.find(0, LIMIT, said);
+    assert!(found.is_some(), "no '{what}': {}", program.err.text());
 }
 
 /// Compiles a program of `programs/`; the command ends before its name and that of what it makes.
