@@ -310,6 +310,29 @@ fn doctor_answers() {
     }
 }
 
+/// A program that a kernel does not load is replaced by a dearer one, and all other tests pass.
+#[test]
+fn no_program_is_refused() {
+    require!(root, tracer);
+    let mut doctor = command(&["doctor", "--json"]);
+    doctor.args(hooks());
+    let output = run(doctor);
+    let said = text(&output.stdout);
+    let told: Value = serde_json::from_str(&said).expect("JSON");
+    let events = told["plan"]["events"].as_array().expect("events");
+    let candidates = events
+        .iter()
+        .flat_map(|e| e["candidates"].as_array().expect("candidates"));
+    let refused: Vec<_> = candidates
+        .filter(|c| {
+            c["why"]
+                .as_str()
+                .is_some_and(|why| why.contains("refused to load"))
+        })
+        .collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
 #[test]
 fn lines_fit_a_terminal_of_40_columns() {
     require!(root, tracer, script);

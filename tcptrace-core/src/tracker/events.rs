@@ -379,6 +379,15 @@ impl Tracker {
                 conn
             }
         };
+        if !conn.mini && !matches!(op, MiniOp::Armed { .. }) {
+            // Each is armed before anything else befalls it: that was missed.
+            if conn.state == substate {
+                self.anomalies += u64::from(self.is_loss(&conn));
+            } else {
+                self.resync(cookie, &mut conn, at, substate, changes);
+            }
+            conn.mini = true;
+        }
         match op {
             // Its last segment: a RST reaches us after the timer that it stopped.
             MiniOp::Segment if conn.dying.is_some() => {
