@@ -1,6 +1,7 @@
 //! Child processes that are always reaped, and their output, line by line with arrival times.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -24,10 +25,21 @@ pub struct Process {
     pub err: Lines,
 }
 
+fn heed_interrupts() -> io::Result<()> {
+    // SAFETY: the default action is no function of ours.
+    match unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 impl Process {
-    /// Starts it with stdin, stdout and stderr as pipes.
+    /// Starts it with stdin, stdout and stderr as pipes, and ^C ends it: what a shell has in the
+    /// background ignores that, and so would all that these tests start.
     #[track_caller]
     pub fn spawn(command: &mut Command) -> Process {
+        // SAFETY: one system call without memory, in the child.
+        let command = unsafe { command.pre_exec(heed_interrupts) };
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -160,16 +160,26 @@ fn there_is_no_fin_wait2_beyond_the_table() {
 #[test]
 fn orphans_are_full_sockets_where_tcp_fin_timeout_is_long() {
     require!(root, tracer);
-    for (timeout, severity, full, words) in [
-        ("120", "notice", MANY, "stays full for 60 s"),
-        ("60", "info", 0, "ends after that many seconds"),
+    for (timeout, are_full, words) in [
+        ("120", true, "stays full for 60 s"),
+        ("60", false, "ends after that many seconds"),
     ] {
         let lab = Lab::new();
         lab.ns.sysctl("tcp_fin_timeout", timeout);
         let (found, _crowd) = close(&lab, MANY);
+        let sockets = proc_net::sockets(&lab.ns);
+        let orphans = sockets.iter().filter(|s| s.state == "fin_wait2");
+        let full = orphans.filter(|s| !s.mini).count();
+        // Where the last ACK comes while close() has the lock, the kernel keeps the full socket of one,
+        // whatever the timeout is (`sock_owned_by_user` in `tcp_rcv_state_process`).
+        assert!(
+            (full > MANY / 2) == are_full,
+            "{full} of {MANY} are full sockets"
+        );
         let finding = found.one("fin_wait2_orphans");
         let counts = [Some(MANY as u64), Some(full as u64), Some(0)];
         assert_eq!(numbers(finding), counts, "{finding:#}");
+        let severity = if full == 0 { "info" } else { "notice" };
         assert_eq!(finding["severity"], severity, "{finding:#}");
         let kernel = told(finding, "kernel");
         assert!(kernel.contains(words), "{kernel}");

@@ -11,6 +11,8 @@ use crate::oracle::count;
 pub struct Socket {
     /// The state in the tracer's spelling; of a minisocket its substate.
     pub state: &'static str,
+    /// Whether it is a minisocket: those alone have the timer 3 (`get_timewait4_sock`).
+    pub mini: bool,
     /// Our end, a v4-mapped address as IPv4.
     pub local: SocketAddr,
     /// The peer's end.
@@ -45,6 +47,7 @@ fn parse(line: &str) -> Socket {
     let words: Vec<&str> = line.split_whitespace().collect();
     Socket {
         state: state(words[3]),
+        mini: words[5].starts_with("03:"),
         local: addr(words[1]),
         remote: addr(words[2]),
         inode: words[9].parse().expect("an inode"),
