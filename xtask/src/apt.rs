@@ -68,6 +68,11 @@ pub(crate) const TESTS: &[Package] = &[
         reason: "owners of sockets that are not Rust programs",
     },
     Package {
+        name: "patchelf",
+        shown_by: "patchelf",
+        reason: "starts a newer Python with the C library that it was built for",
+    },
+    Package {
         name: "tshark",
         shown_by: "tshark",
         reason: "reads exports as packets",

@@ -1,6 +1,7 @@
 //! The tasks of the project: `cargo xtask ebpf`, `run`, `test`, `vm` and `bench`.
 
 mod apt;
+mod archive;
 mod bench;
 mod ebpf;
 mod libtest;

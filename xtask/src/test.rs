@@ -27,6 +27,7 @@ const LIVE_VARIABLES: &[&str] = &[
     "PATH",
     "RUST_BACKTRACE",
     "TCPTRACE_BIN",
+    "TCPTRACE_CPYTHON",
     "TCPTRACE_HOOKS",
     "TCPTRACE_PYTHON",
     "TCPTRACE_REQUIRE",
@@ -44,6 +45,7 @@ pub(crate) fn test(workspace: &Workspace, quick: bool, filter: Vec<String>) -> R
         workspace,
         filter,
         object: None,
+        cpython: None,
         steps: Vec::new(),
     };
     if !quick {
@@ -67,6 +69,8 @@ struct Run<'a> {
     filter: Vec<String>,
     /// The object that was built from source, once it is.
     object: Option<PathBuf>,
+    /// The newest CPython, once it is fetched.
+    cpython: Option<PathBuf>,
     steps: Vec<Step>,
 }
 
@@ -90,10 +94,16 @@ impl Run<'_> {
     fn install_packages(&mut self) {
         announce("install packages");
         let start = Instant::now();
-        let installed = apt::install(&missing_packages());
-        let fault = installed
+        let installed = apt::install(&missing_packages())
             .and_then(|()| python::install(self.workspace))
-            .err();
+            .and_then(|()| python::fetch_newest(self.workspace));
+        let fault = match installed {
+            Ok(python) => {
+                self.cpython = Some(python);
+                None
+            }
+            Err(error) => Some(error),
+        };
         self.steps.push(Step {
             name: "install packages",
             fault: fault.map(|error| format!("{error:#}")),
@@ -223,6 +233,9 @@ impl Run<'_> {
             .args(&self.filter)
             .env("TCPTRACE_BIN", self.workspace.binary())
             .env("TCPTRACE_PYTHON", self.workspace.python());
+        if let Some(cpython) = &self.cpython {
+            command.env("TCPTRACE_CPYTHON", cpython);
+        }
         if env::var("CI").as_deref() == Ok("true") {
             command.env("TCPTRACE_REQUIRE", "all");
         }

@@ -1,7 +1,6 @@
 //! `cargo xtask vm`: the live tests on kernels other than this machine's.
 #![expect(clippy::print_stdout, reason = "the table is this task's output")]
 
-mod archive;
 mod boot;
 mod chain;
 mod cpio;
@@ -11,7 +10,7 @@ mod kernels;
 mod modules;
 mod results;
 mod verifier;
-mod version;
+pub(crate) mod version;
 
 use std::cmp::Reverse;
 use std::env;
@@ -25,9 +24,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use clap::ValueEnum as _;
 
+use crate::archive::{self, Archive};
 use crate::workspace::Workspace;
 use crate::{apt, ebpf};
-use archive::Archive;
 use boot::{Machine, boot};
 use chain::Chain;
 use guest::{Job, Suite};
@@ -190,7 +189,7 @@ fn kernels(options: &Options, directory: &Path) -> Result<Vec<(String, Result<Ke
         true => Series::value_variants(),
         false => &options.kernel,
     };
-    let mut archive = Archive::open(directory.join("archive"));
+    let mut archive = Archive::open(directory.join("archive"), archive::KERNELS);
     let mut kernels = Vec::new();
     for series in series {
         let kernel = match &mut archive {

@@ -8,7 +8,8 @@ use std::{env, fs};
 
 use tcptrace_python::{Frame, Interpreters, Stack};
 
-/// The Pythons of this machine that are supported: that of the system, and those of pyenv.
+/// The Pythons of this machine that are supported: that of the system, those of pyenv, and the one that
+/// `TCPTRACE_CPYTHON` names.
 pub(crate) fn pythons() -> Vec<PathBuf> {
     let mut pythons = vec![PathBuf::from("/usr/bin/python3")];
     let versions = env::home_dir().expect("a home").join(".pyenv/versions");
@@ -16,6 +17,11 @@ pub(crate) fn pythons() -> Vec<PathBuf> {
         pythons.push(version.expect("a directory").path().join("bin/python3"));
     }
     pythons.retain(|python| is_supported(python));
+    if let Some(python) = env::var_os("TCPTRACE_CPYTHON") {
+        let python = PathBuf::from(python);
+        assert!(is_supported(&python), "{} does not run", python.display());
+        pythons.push(python);
+    }
     pythons.sort();
     assert!(!pythons.is_empty(), "there is no Python to test with");
     pythons

@@ -236,7 +236,7 @@ fn each_python_that_is_here() {
     }
 }
 
-/// That of the system, and those of pyenv that can be read.
+/// That of the system, those of pyenv that can be read, and the one that `TCPTRACE_CPYTHON` names.
 fn pythons() -> Vec<PathBuf> {
     let versions = std::env::home_dir()
         .expect("a home")
@@ -249,5 +249,6 @@ fn pythons() -> Vec<PathBuf> {
         .map(|entry| entry.path().join("bin/python3"))
         .collect();
     pythons.push(PathBuf::from("/usr/bin/python3"));
+    pythons.extend(std::env::var_os("TCPTRACE_CPYTHON").map(PathBuf::from));
     pythons
 }

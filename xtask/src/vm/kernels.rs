@@ -2,13 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 
-use super::archive::Archive;
-use crate::process;
+use crate::archive::{self, Archive};
 
 /// A series of kernels that is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -95,19 +93,7 @@ impl Kernel {
 
     fn unpack(name: &str, version: &str, packages: &[PathBuf], root: PathBuf) -> Result<Self> {
         if !root.exists() {
-            // Under another name until it is complete.
-            let partial = root.with_extension("partial");
-            let _ = fs::remove_dir_all(&partial);
-            fs::create_dir_all(&partial)?;
-            for package in packages {
-                process::succeed(
-                    Command::new("dpkg-deb")
-                        .arg("-x")
-                        .arg(package)
-                        .arg(&partial),
-                )?;
-            }
-            fs::rename(&partial, &root)?;
+            archive::unpack(packages, &root)?;
         }
         let (image, release) = find_image(&root)?;
         Ok(Self {

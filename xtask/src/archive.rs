@@ -8,10 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::version::newest_first;
+use crate::process;
+use crate::vm::version::newest_first;
 
-/// The suites that the kernels come from, and whether a suite is of the security archive.
-const SUITES: &[(&str, bool)] = &[
+/// A suite, and whether it is of the security archive.
+type Suite = (&'static str, bool);
+
+/// The suites that the kernels come from.
+pub(crate) const KERNELS: &[Suite] = &[
     ("bullseye", false),
     ("bullseye-security", true),
     ("bookworm", false),
@@ -20,6 +24,8 @@ const SUITES: &[(&str, bool)] = &[
     ("trixie-security", true),
     ("trixie-backports", false),
 ];
+/// The next release: programs that no machine has yet.
+pub(crate) const NEXT: &[Suite] = &[("forky", false)];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// How the mirrors' addresses end, main and security, and which they are where the machine names
 /// none.
@@ -39,11 +45,11 @@ pub(crate) struct Archive {
 
 impl Archive {
     /// Opens the cache in `directory`; fetches the index if there is none of today.
-    pub(crate) fn open(directory: PathBuf) -> Result<Self> {
+    pub(crate) fn open(directory: PathBuf, suites: &[Suite]) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial", "packages"] {
             fs::create_dir_all(directory.join(part))?;
         }
-        let sources = sources(&mirrors(Path::new("/etc/apt")));
+        let sources = sources(suites, &mirrors(Path::new("/etc/apt")));
         fs::write(directory.join("sources.list"), sources)?;
         let mut archive = Self {
             directory,
@@ -141,6 +147,23 @@ impl Archive {
     }
 }
 
+/// Makes `root` of what these packages hold.
+pub(crate) fn unpack(packages: &[PathBuf], root: &Path) -> Result<()> {
+    // Under another name until it is complete.
+    let partial = root.with_extension("partial");
+    for old in [&*partial, root] {
+        if old.exists() {
+            fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
+        }
+    }
+    fs::create_dir_all(&partial)?;
+    for package in packages {
+        let mut unpack = Command::new("dpkg-deb");
+        process::succeed(unpack.arg("-x").args([package, &partial]))?;
+    }
+    fs::rename(&partial, root).with_context(|| format!("cannot make {}", root.display()))
+}
+
 /// The name of who runs this.
 fn user() -> String {
     let own = rustix::process::geteuid().as_raw().to_string();
@@ -160,8 +183,8 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn sources(mirrors: &[String; 2]) -> String {
-    SUITES
+fn sources(suites: &[Suite], mirrors: &[String; 2]) -> String {
+    suites
         .iter()
         .map(|(suite, security)| {
             let mirror = &mirrors[usize::from(*security)];
@@ -222,10 +245,11 @@ mod tests {
 
     #[test]
     fn security_suites_come_from_the_security_archive() {
-        let text = sources(&["http://m/debian".to_owned(), "http://m/security".to_owned()]);
+        let mirrors = ["http://m/debian".to_owned(), "http://m/security".to_owned()];
+        let text = sources(KERNELS, &mirrors);
         assert!(text.contains("http://m/debian bullseye main\n"));
         assert!(text.contains("http://m/security bullseye-security main\n"));
-        assert_eq!(text.lines().count(), SUITES.len());
+        assert_eq!(text.lines().count(), KERNELS.len());
         assert!(text.lines().all(|line| line.contains(KEYRING)));
     }
 }
