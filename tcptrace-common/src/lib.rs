@@ -18,6 +18,6 @@ compile_error!("tcptrace's ABI is little endian");
 
 /// Bumped with every change of a struct in this crate.
 ///
-/// The names of the object's globals end with it (`CONFIG_V5`), and the agent sets them by that
+/// The names of the object's globals end with it (`CONFIG_V6`), and the agent sets them by that
 /// name: an object of another version does not load.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

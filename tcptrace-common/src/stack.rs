@@ -16,7 +16,7 @@ pub const POINT_EOF: u8 = 3;
 pub const POINT_CLOSE: u8 = 4;
 
 /// Bytes of the stack that are copied at most.
-pub const STACK_BYTES: usize = 8_192;
+pub const STACK_BYTES: usize = 24_576;
 /// Return addresses that are followed by frame pointers at most.
 pub const CHAIN_FRAMES: usize = 64;
 /// Python frames that are followed at most.

@@ -13,7 +13,7 @@ use crate::maps::count;
 macro_rules! offset {
     ($field:ident) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::LAYOUT_V5.$field) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::LAYOUT_V6.$field) }
     };
 }
 pub(crate) use offset;

@@ -13,11 +13,11 @@ use zerocopy::FromZeros;
 
 /// Where the kernel keeps its fields; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static LAYOUT_V5: Layout = Layout::UNRESOLVED;
+pub(crate) static LAYOUT_V6: Layout = Layout::UNRESOLVED;
 
 /// What the agent asks for; set before load.
 #[unsafe(no_mangle)]
-pub(crate) static CONFIG_V5: Config = Config::ZERO;
+pub(crate) static CONFIG_V6: Config = Config::ZERO;
 
 /// The events. The size is set by user space.
 #[map]
@@ -164,7 +164,7 @@ pub(crate) fn emit<T: FromZeros + 'static>(fill: impl FnOnce(&mut T)) {
 macro_rules! config {
     ($($field:tt)+) => {
         // SAFETY: a read of a static; volatile, since user space sets it before load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V5.$($field)+) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CONFIG_V6.$($field)+) }
     };
 }
 pub(crate) use config;

@@ -167,7 +167,7 @@ fn the_version_names_object_and_abi() {
     for args in [&["--version"][..], &["-V"], &["watch", "--version"]] {
         let version = stdout(args);
         assert!(
-            version.contains("(object ") && version.contains(", ABI 5)"),
+            version.contains("(object ") && version.contains(", ABI 6)"),
             "{version}"
         );
     }

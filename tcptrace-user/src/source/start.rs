@@ -18,8 +18,8 @@ use crate::kernel::programs;
 /// Ring buffer, unless told otherwise: 0.2 s without a drain at 500,000 events/s.
 pub(crate) const RING_BYTES: u32 = 16 << 20;
 
-/// Ring buffer of stacks: over 400 of them between two drains.
-const STACK_RING_BYTES: u32 = 4 << 20;
+/// Ring buffer of stacks: over 300 of them between two drains.
+const STACK_RING_BYTES: u32 = 8 << 20;
 /// One of which nothing is wanted: a page.
 const LEAST_RING_BYTES: u32 = 4 << 10;
 
