@@ -252,6 +252,19 @@ pub(crate) struct Doctor {
     /// Take field offsets from this BTF instead of the kernel's own
     #[arg(long, value_name = "FILE")]
     pub(crate) btf: Option<PathBuf>,
+    /// Attach the programs for this long [without D: 5s] and print what they cost on this host now
+    #[arg(
+        long,
+        value_name = "D",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "5s",
+        value_parser = parse_duration
+    )]
+    pub(crate) cost: Option<u64>,
+    /// With --cost: what is watched; `record` takes all [default: close_wait,fin_wait2,time_wait]
+    #[arg(short, long, value_name = "LIST", requires = "cost")]
+    pub(crate) state: Vec<StateSet>,
 }
 
 /// Options of `explain`.

@@ -185,6 +185,8 @@ EXAMPLES
       the same without root: says which privileges are missing and how to grant them
   sudo tcptrace doctor --json
       one JSON object
+  sudo tcptrace doctor --cost=10s --state all
+      what the programs cost on this host in the next ten seconds, attached as `record` attaches them
   sudo tcptrace doctor > /dev/null || echo 'tcptrace cannot trace here'
       exit code 0: it can; 3: it cannot";
 

@@ -4,6 +4,7 @@
 use std::env;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tcptrace_core::filter::{Family, Filter, Ports};
 use tcptrace_core::owner::Comm;
@@ -342,16 +343,24 @@ pub(crate) struct Doctor {
     pub(crate) hooks: Vec<String>,
     /// BTF for the field offsets; `None`: the kernel's own.
     pub(crate) btf: Option<PathBuf>,
+    /// What the programs cost that watch these states, and for how long that is measured.
+    pub(crate) cost: Option<(StateSet, Duration)>,
 }
 
 impl Doctor {
     /// Resolves what was typed.
     pub(crate) fn resolve(typed: cli::Doctor, terminal: Terminal) -> Doctor {
+        let states = typed
+            .state
+            .into_iter()
+            .fold(StateSet::EMPTY, StateSet::union);
+        let cost = typed.cost.map(Duration::from_nanos);
         Doctor {
             terminal,
             json: typed.json,
             hooks: typed.hooks,
             btf: typed.btf,
+            cost: cost.map(|span| (shown(states), span)),
         }
     }
 }

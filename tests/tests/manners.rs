@@ -12,6 +12,7 @@ use serde_json::Value;
 use tcptrace_tests::child::{LIMIT, Process, until};
 use tcptrace_tests::lab::{Conn, Lab};
 use tcptrace_tests::pace::patient;
+use tcptrace_tests::peer::Crowd;
 use tcptrace_tests::require;
 use tcptrace_tests::tcptrace::{
     Tracer, chosen, command, doctor, hooks, tracer_path, wait_until_watching,
@@ -331,6 +332,49 @@ fn no_program_is_refused() {
         })
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[test]
+fn doctor_tells_what_the_programs_cost() {
+    require!(root, tracer);
+    let lab = Lab::new();
+    let mut doctor = command(&["doctor", "--json", "--cost=2s", "--state", "all"]);
+    doctor.args(hooks());
+    let doctor = std::thread::spawn(move || run(doctor));
+    let mut connections = 0;
+    while !doctor.is_finished() {
+        let mut crowd = Crowd::start(&lab.ns, &["burst", &lab.ip.to_string(), "100", "1"]);
+        connections += crowd.truth(LIMIT)["count"].as_u64().expect("a count");
+        crowd.exit();
+    }
+    let output = doctor.join().expect("it ran");
+    let told: Value = serde_json::from_str(&text(&output.stdout)).expect("JSON");
+    let cost = &told["cost"];
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("a number: {cost}"));
+    assert!(number(&cost["span_ns"]) >= 2_000_000_000, "{cost}");
+    let programs = cost["programs"].as_array().expect("programs");
+    let of_states = |p: &&Value| {
+        p["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("state"))
+    };
+    let (runs, time) = programs
+        .iter()
+        .filter(of_states)
+        .fold((0, 0), |(runs, time), p| {
+            (runs + number(&p["runs"]), time + number(&p["run_time_ns"]))
+        });
+    // Of each connection there are ten changes, each seen by a program and two twins.
+    assert!(
+        runs > 0 && runs <= 31 * connections + 1_000,
+        "{runs} runs: {cost}"
+    );
+    assert!(time >= runs, "{cost}");
+    assert!(
+        number(&cost["events"]) > 0 && number(&cost["bytes"]) > 0,
+        "{cost}"
+    );
+    assert_eq!(cost["ring_full"], 0, "{cost}");
 }
 
 #[test]

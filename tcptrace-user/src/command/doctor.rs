@@ -16,8 +16,10 @@ use crate::kernel::plan::{CannotRun, Decision, Event, EventPlan, Mechanism, Mode
 use crate::kernel::sysctl::{self, Sysctl};
 use crate::options::Doctor;
 use crate::privileges;
+use crate::source::cost::{Cost, measure};
 use crate::source::self_check::{self, Checked};
 
+mod cost;
 mod runtimes;
 
 /// Looks, judges, prints. The exit code is 0 when `watch` can run and 3 when it cannot.
@@ -34,6 +36,12 @@ pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
         .ok()
         .filter(|plan| plan.mode != Mode::Netlink)
         .map(|plan| self_check::run(&mut kernel, plan, &asked));
+    let cost = match (&options.cost, &plan, &self_check) {
+        (Some((states, span)), Ok(plan), Some(Ok(_))) => {
+            Some(measure(&mut kernel, plan, &asked, *states, *span))
+        }
+        _ => None,
+    };
     let diagnosis = Diagnosis {
         runtimes: Runtimes::look(),
         sysctls: sysctl::read(Path::new("/proc")),
@@ -43,6 +51,7 @@ pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
         facts: kernel.facts,
         plan,
         self_check,
+        cost,
     };
     let text = match options.json {
         true => format!("{}\n", diagnosis.json()),
@@ -64,6 +73,8 @@ struct Diagnosis {
     absences: Vec<Absence>,
     plan: Result<Plan, CannotRun>,
     self_check: Option<Result<Checked, String>>,
+    /// Where it was asked for, and programs can be attached.
+    cost: Option<Result<Cost, String>>,
     sysctls: Vec<Sysctl>,
     runtimes: Runtimes,
 }
@@ -123,6 +134,10 @@ impl Diagnosis {
                 Some(Ok(checked)) => json!(checked.programs),
                 _ => json!(null),
             },
+            "cost": self.cost.as_ref().map(|result| match result {
+                Ok(cost) => cost.json(),
+                Err(why) => json!({ "why_not": why }),
+            }),
             "sysctls": self.sysctls,
             "runtimes": self.runtimes.json(),
             "privileges": {
@@ -193,6 +208,11 @@ impl Diagnosis {
             );
         }
         self.runtimes.text(&mut page);
+        match &self.cost {
+            Some(Ok(cost)) => cost::text(cost, &mut page),
+            Some(Err(why)) => page.line(Grade::Miss, &format!("cost: {why}")),
+            None => {}
+        }
         match &self.plan {
             Ok(_) if self.can_run() => page.plain("tcptrace watch can run here."),
             Ok(_) => page.plain(
@@ -376,6 +396,7 @@ mod tests {
                 value: Some("60".into()),
                 note,
             }],
+            cost: None,
             runtimes: Runtimes::default(),
         }
     }

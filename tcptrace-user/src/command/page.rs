@@ -11,6 +11,7 @@ pub(super) enum Grade {
     Info,
     Plan,
     Sysctl,
+    Cost,
 }
 
 impl Grade {
@@ -22,6 +23,7 @@ impl Grade {
             Grade::Info => "INFO",
             Grade::Plan => "PLAN",
             Grade::Sysctl => "SYSCTL",
+            Grade::Cost => "COST",
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{
@@ -65,6 +66,17 @@ pub(crate) struct LoadedProgram {
     pub(crate) verified_instructions: Option<u32>,
     /// Bytes of its instructions, after the verifier's changes.
     pub(crate) bytes: Option<u32>,
+}
+
+/// What a program has taken since it was loaded, while the kernel took its time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// Its name in the object.
+    pub(crate) name: String,
+    /// How often it was run.
+    pub(crate) runs: u64,
+    /// For how long in all.
+    pub(crate) time: Duration,
 }
 
 /// Nothing could be loaded at all.
@@ -281,6 +293,19 @@ impl Probes {
         let mut programs: Vec<_> = self.ebpf.programs().filter_map(loaded).collect();
         programs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         programs
+    }
+
+    /// What each program has taken so far.
+    pub(crate) fn spent(&self) -> Vec<Spent> {
+        let spent = |(name, program): (&str, &aya::programs::Program)| {
+            let info = program.info().ok()?;
+            Some(Spent {
+                name: name.to_owned(),
+                runs: info.run_count(),
+                time: info.run_time(),
+            })
+        };
+        self.ebpf.programs().filter_map(spent).collect()
     }
 
     /// Gives up to `limit` records to `take`; true if there may be more.

@@ -1,5 +1,6 @@
 //! Where inputs come from.
 
+pub(crate) mod cost;
 pub(crate) mod dumps;
 pub(crate) mod facts;
 pub(crate) mod live;
