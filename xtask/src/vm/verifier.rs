@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::results::Run;
@@ -28,10 +28,17 @@ struct Cost {
 /// By kernel and program.
 type Costs = BTreeMap<(String, String), Cost>;
 
-/// Writes what these runs saw into the list, which keeps what they did not see.
-pub(crate) fn bless(workspace: &Workspace, runs: &[Run]) -> Result<()> {
-    let mut costs = reviewed(workspace)?;
+/// Writes what these runs saw into the list, which keeps what they did not see, unless they saw `all`.
+pub(crate) fn bless(workspace: &Workspace, runs: &[Run], all: bool) -> Result<()> {
+    let mut costs = match all {
+        true => Costs::new(),
+        false => reviewed(workspace)?,
+    };
     costs.extend(seen(runs));
+    ensure!(
+        !costs.is_empty(),
+        "no guest has loaded a program: see target/vm/results"
+    );
     let lines = costs.iter().map(|((kernel, program), cost)| {
         let Cost {
             instructions,
@@ -43,9 +50,22 @@ pub(crate) fn bless(workspace: &Workspace, runs: &[Run]) -> Result<()> {
     fs::write(workspace.root.join(LIST), text).context(LIST)
 }
 
-/// What takes more than was reviewed.
-pub(crate) fn grown(workspace: &Workspace, runs: &[Run]) -> Result<Vec<String>> {
-    Ok(compare(&reviewed(workspace)?, &seen(runs)))
+/// What takes more than was reviewed; and what was loaded then and is not now, where `all` was tried.
+pub(crate) fn grown(workspace: &Workspace, runs: &[Run], all: bool) -> Result<Vec<String>> {
+    let (reviewed, seen) = (reviewed(workspace)?, seen(runs));
+    let mut grown = compare(&reviewed, &seen);
+    if all {
+        grown.extend(gone(&reviewed, &seen));
+    }
+    Ok(grown)
+}
+
+/// A program that a kernel refuses is replaced by another one, and no test may notice.
+fn gone<'a>(reviewed: &'a Costs, seen: &'a Costs) -> impl Iterator<Item = String> + 'a {
+    let gone = reviewed.keys().filter(|key| !seen.contains_key(*key));
+    gone.map(|(kernel, program)| {
+        format!("{kernel} {program}: not loaded any more; see probe.txt and doctor.json in target/vm/results")
+    })
 }
 
 /// Other compilers and other builds of a kernel differ a little: a tenth is not growth.
@@ -137,6 +157,9 @@ mod tests {
         assert!(compare(&reviewed, &costs(&["state 1100 110"])).is_empty());
         let grown = compare(&reviewed, &costs(&["state 1101 111", "new 1 0"]));
         assert_eq!(grown.len(), 4);
+        let gone: Vec<String> = gone(&reviewed, &costs(&["state 9 9"])).collect();
+        assert_eq!(gone.len(), 1);
+        assert!(gone[0].starts_with("6.1 gone: not loaded"));
         assert!(grown[0].contains("6.1 new") && grown[0].contains("none"));
         assert!(grown[2].contains("1101") && grown[3].contains("111 bytes of stack"));
     }
