@@ -252,19 +252,32 @@ pub(crate) struct Doctor {
     /// Take field offsets from this BTF instead of the kernel's own
     #[arg(long, value_name = "FILE")]
     pub(crate) btf: Option<PathBuf>,
-    /// Attach the programs for this long [without D: 5s] and print what they cost on this host now
+    /// Attach the programs for this long [without D: 5s] and print what they cost on this host now; needs
+    /// CAP_SYS_ADMIN
     #[arg(
         long,
         value_name = "D",
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "5s",
-        value_parser = parse_duration
+        value_parser = parse_span
     )]
     pub(crate) cost: Option<u64>,
-    /// With --cost: what is watched; `record` takes all [default: close_wait,fin_wait2,time_wait]
+    /// With --cost: what is watched; all: what `record --stacks none` takes [default:
+    /// close_wait,fin_wait2,time_wait]
     #[arg(short, long, value_name = "LIST", requires = "cost")]
     pub(crate) state: Vec<StateSet>,
+}
+
+/// Least time that `doctor --cost` measures, ns: what is shorter says nothing.
+const LEAST_COST: u64 = 100_000_000;
+
+fn parse_span(text: &str) -> Result<u64, String> {
+    match parse_duration(text) {
+        Ok(ns) if ns < LEAST_COST => Err("it takes 100ms at least to say anything".to_owned()),
+        Ok(ns) => Ok(ns),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Options of `explain`.

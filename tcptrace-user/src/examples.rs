@@ -186,7 +186,7 @@ EXAMPLES
   sudo tcptrace doctor --json
       one JSON object
   sudo tcptrace doctor --cost=10s --state all
-      what the programs cost on this host in the next ten seconds, attached as `record` attaches them
+      what the programs of `record --stacks none` cost on this host, in the next ten seconds
   sudo tcptrace doctor > /dev/null || echo 'tcptrace cannot trace here'
       exit code 0: it can; 3: it cannot";
 

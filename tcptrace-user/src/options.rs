@@ -350,17 +350,18 @@ pub(crate) struct Doctor {
 impl Doctor {
     /// Resolves what was typed.
     pub(crate) fn resolve(typed: cli::Doctor, terminal: Terminal) -> Doctor {
-        let states = typed
-            .state
-            .into_iter()
-            .fold(StateSet::EMPTY, StateSet::union);
+        let asked = typed.state.into_iter();
+        let states = match asked.fold(StateSet::EMPTY, StateSet::union) {
+            none if none.is_empty() => lingering(),
+            asked => asked,
+        };
         let cost = typed.cost.map(Duration::from_nanos);
         Doctor {
             terminal,
             json: typed.json,
             hooks: typed.hooks,
             btf: typed.btf,
-            cost: cost.map(|span| (shown(states), span)),
+            cost: cost.map(|span| (states, span)),
         }
     }
 }

@@ -68,6 +68,11 @@ pub(crate) const TESTS: &[Package] = &[
         reason: "owners of sockets that are not Rust programs",
     },
     Package {
+        name: "debian-archive-keyring",
+        shown_by: "/usr/share/keyrings/debian-archive-keyring.gpg",
+        reason: "whose signature the archive's indices must have",
+    },
+    Package {
         name: "patchelf",
         shown_by: "patchelf",
         reason: "starts a newer Python with the C library that it was built for",
@@ -191,11 +196,6 @@ pub(crate) const VM: &[Package] = &[
         name: "busybox-static",
         shown_by: "busybox",
         reason: "everything in the guest that is no test",
-    },
-    Package {
-        name: "debian-archive-keyring",
-        shown_by: "/usr/share/keyrings/debian-archive-keyring.gpg",
-        reason: "whose signature the archive's indices must have",
     },
     Package {
         name: "xz-utils",

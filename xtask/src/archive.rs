@@ -135,6 +135,10 @@ impl Archive {
             format!("Dir::Cache={directory}/cache"),
             "Acquire::Languages=none".to_owned(),
             "Acquire::Retries=3".to_owned(),
+            // What the machine prefers says nothing of these suites.
+            "APT::Default-Release=".to_owned(),
+            "Dir::Etc::preferences=/dev/null".to_owned(),
+            "Dir::Etc::preferencesparts=/dev/null".to_owned(),
             // Component metadata for software centres.
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
             // The user that apt else drops to may not enter a checkout.

@@ -71,11 +71,14 @@ pub(crate) fn fetch_newest(workspace: &Workspace) -> Result<PathBuf> {
     let directory = workspace.target.join("cpython");
     let mut archive = Archive::open(directory.join("archive"), archive::NEXT)?;
     let packages = match fetch(&archive) {
-        Ok(packages) => packages,
         // The index may name what the archive has dropped since.
-        Err(_) if archive.refresh()? => fetch(&archive)?,
-        Err(error) => return Err(error),
+        Err(_) if archive.refresh()? => fetch(&archive),
+        packages => packages,
     };
+    let packages = packages.context(
+        "the newest CPython cannot be fetched: xtask/src/python.rs says what its packages are called, and \
+         xtask/src/archive.rs of which suite they are",
+    )?;
     let root = directory.join("root");
     let python = root.join("usr/bin/python3.14");
     let stamp = directory.join("unpacked.txt");
@@ -99,6 +102,8 @@ fn start_with(libraries: &Path, program: &Path) -> Result<()> {
     let mut patch = Command::new("patchelf");
     patch.arg("--set-interpreter");
     patch.arg(libraries.join("ld-linux-x86-64.so.2"));
+    // Also for what its modules are linked with.
+    patch.arg("--force-rpath");
     patch.arg("--set-rpath").args([libraries, program]);
     process::succeed(&mut patch)
 }

@@ -16,7 +16,7 @@ use tcptrace_common::tcp;
 
 use crate::filter::{self, Birth};
 use crate::kernel::{Reader, Sock, Typed, Window, offset};
-use crate::maps::{Blur, STATE_PLACES, STATE_TAKEN, config, count, emit};
+use crate::maps::{Blur, STATE_AT_ONCE, STATE_PLACES, STATE_TAKEN, config, count, emit};
 use crate::probe::{close, stack};
 use crate::sock;
 
@@ -37,8 +37,7 @@ const FILE_REF_DEAD: u64 = 0xE000_0000_0000_0000;
 #[inline(always)]
 pub(crate) fn main(sk: *const u8, hash: u32, change: impl FnOnce(u16)) {
     if let Some(taken) = taken(hash) {
-        // SAFETY: a valid pointer into this CPU's copy.
-        unsafe { core::ptr::write_volatile(taken, sk as u64) };
+        note(taken, sk);
     }
     change(0);
 }
@@ -46,39 +45,75 @@ pub(crate) fn main(sk: *const u8, hash: u32, change: impl FnOnce(u16)) {
 /// The twin: what it takes, the last one leaves.
 #[inline(always)]
 pub(crate) fn shadow(sk: *const u8, hash: u32, change: impl FnOnce(u16)) {
-    make_up(sk, hash, sk as u64, change);
+    let Some(taken) = taken(hash) else {
+        return;
+    };
+    if !is_noted(taken, sk) {
+        note(taken, sk);
+        make_up(change);
+    }
 }
 
 /// The last one that is called for a change.
 #[inline(always)]
 pub(crate) fn last(sk: *const u8, hash: u32, change: impl FnOnce(u16)) {
-    make_up(sk, hash, 0, change);
-}
-
-/// Takes a change that was not taken. It has to be called for each, and leaves `after` in its place.
-#[inline(always)]
-fn make_up(sk: *const u8, hash: u32, after: u64, change: impl FnOnce(u16)) {
     let Some(taken) = taken(hash) else {
         return;
     };
-    // SAFETY: a valid pointer into this CPU's copy.
-    let before = unsafe { core::ptr::read_volatile(taken) };
-    let was_taken = before == sk as u64;
-    if !was_taken || after == 0 {
-        // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(taken, after) };
+    if !is_noted(taken, sk) {
+        make_up(change);
+        return;
     }
-    if !was_taken {
-        count(counters::SHADOW_STATE);
-        change(STATE_SHADOW);
+    for place in 0..STATE_AT_ONCE {
+        // SAFETY: within this CPU's copy.
+        unsafe {
+            let noted = (*taken).as_mut_ptr().add(place);
+            if core::ptr::read_volatile(noted) == sk as u64 {
+                core::ptr::write_volatile(noted, 0);
+            }
+        }
     }
 }
 
-/// The place of a socket in `STATE_TAKEN`. Another one with the same place makes a twin take a change again
-/// if it comes right in between, which the tracker sees.
 #[inline(always)]
-fn taken(hash: u32) -> Option<*mut u64> {
+fn make_up(change: impl FnOnce(u16)) {
+    count(counters::SHADOW_STATE);
+    change(STATE_SHADOW);
+}
+
+/// Sockets whose change was taken, of one place.
+type Taken = *mut [u64; STATE_AT_ONCE];
+
+#[inline(always)]
+fn taken(hash: u32) -> Option<Taken> {
     STATE_TAKEN.get_ptr_mut(hash & (STATE_PLACES - 1))
+}
+
+#[inline(always)]
+fn is_noted(taken: Taken, sk: *const u8) -> bool {
+    // SAFETY: a valid pointer into this CPU's copy.
+    let noted = unsafe { core::ptr::read_volatile(taken) };
+    noted.contains(&(sk as u64))
+}
+
+/// Where there is room, of which the last program makes more; there is none where it was skipped too often.
+/// Then those others that are in the middle of a change are taken again: the tracker sees that they are the
+/// same, and the count of made-up changes has some too many.
+#[inline(always)]
+fn note(taken: Taken, sk: *const u8) {
+    // SAFETY: within this CPU's copy.
+    unsafe {
+        let noted = core::ptr::read_volatile(taken);
+        for (place, other) in noted.into_iter().enumerate() {
+            if other == 0 {
+                core::ptr::write_volatile((*taken).as_mut_ptr().add(place), sk as u64);
+                return;
+            }
+        }
+        let mut alone = [0; STATE_AT_ONCE];
+        alone[0] = sk as u64;
+        core::ptr::write_volatile(taken, alone);
+    }
 }
 
 /// Tells most sockets apart. The verifier refuses arithmetic with the address of one that it knows, so it
@@ -87,14 +122,18 @@ fn taken(hash: u32) -> Option<*mut u64> {
 pub(crate) fn hash(sk: *const u8) -> u32 {
     let local: u16 = Typed.read(sk, offset!(skc_num));
     let remote: u16 = Typed.read(sk, offset!(skc_dport));
-    u32::from(local) ^ u32::from(remote)
+    mix(u64::from(local) << 16 | u64::from(remote))
 }
 
 /// The same of a sock that is known by its address only.
 #[inline(always)]
 pub(crate) fn hash_at(sk: *const u8) -> u32 {
-    // Of objects that lie next to each other the lowest bits are all the same.
-    ((sk as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
+    mix(sk as u64)
+}
+
+#[inline(always)]
+fn mix(number: u64) -> u32 {
+    (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
 }
 
 /// One change of a sock that is known by its address only.

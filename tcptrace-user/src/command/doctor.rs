@@ -36,12 +36,12 @@ pub(crate) fn run(options: &Doctor) -> anyhow::Result<ExitCode> {
         .ok()
         .filter(|plan| plan.mode != Mode::Netlink)
         .map(|plan| self_check::run(&mut kernel, plan, &asked));
-    let cost = match (&options.cost, &plan, &self_check) {
-        (Some((states, span)), Ok(plan), Some(Ok(_))) => {
-            Some(measure(&mut kernel, plan, &asked, *states, *span))
-        }
-        _ => None,
-    };
+    let cost = options
+        .cost
+        .map(|(states, span)| match (&plan, &self_check) {
+            (Ok(plan), Some(Ok(_))) => measure(&mut kernel, plan, &asked, states, span),
+            _ => Err("not measured, since no program is attached here".to_owned()),
+        });
     let diagnosis = Diagnosis {
         runtimes: Runtimes::look(),
         sysctls: sysctl::read(Path::new("/proc")),
@@ -73,7 +73,7 @@ struct Diagnosis {
     absences: Vec<Absence>,
     plan: Result<Plan, CannotRun>,
     self_check: Option<Result<Checked, String>>,
-    /// Where it was asked for, and programs can be attached.
+    /// Where it was asked for.
     cost: Option<Result<Cost, String>>,
     sysctls: Vec<Sysctl>,
     runtimes: Runtimes,

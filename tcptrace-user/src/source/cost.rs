@@ -1,19 +1,20 @@
 //! What the programs cost on this host now: attached as `watch` attaches them, timed by the kernel.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::sys::{Stats, enable_stats};
 use serde_json::{Value, json};
 use tcptrace_common::config::Config;
-use tcptrace_core::state::StateSet;
+use tcptrace_core::state::{StateSet, TcpState};
 
 use super::start::{self, RING_BYTES, Scope};
 use crate::kernel::inspect::Kernel;
 use crate::kernel::plan::{Plan, PlanOptions};
 use crate::kernel::probes::{Probes, Spent};
 
-/// How often the ring is emptied: 16 MiB are enough for 200,000 events in between.
+/// How often the ring is emptied: 16 MiB have room for 100,000 events.
 const DRAIN: Duration = Duration::from_millis(20);
 /// So many records are taken at a time.
 const BATCH: usize = 4_096;
@@ -71,7 +72,7 @@ impl Cost {
 /// Attaches what the plan chose for these states, and measures for `span`.
 ///
 /// # Errors
-/// A sentence, if the kernel takes no time of programs or refuses them.
+/// A sentence, if the kernel takes no time of programs, to us at least, or refuses them.
 pub(crate) fn measure(
     kernel: &mut Kernel,
     plan: &Plan,
@@ -81,17 +82,29 @@ pub(crate) fn measure(
 ) -> Result<Cost, String> {
     let scope = Scope {
         states,
-        closes: false,
+        closes: states.contains(TcpState::Close),
         config: Config::ZERO,
         ring_bytes: RING_BYTES,
         selected_max: 1,
     };
+    let _statistics = enable_stats(Stats::RunTime).map_err(|e| match e.io_error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "taking the time of programs needs CAP_SYS_ADMIN: run it as root".to_owned()
+        }
+        _ => format!(
+            "the kernel takes no time of programs (BPF_ENABLE_STATS): {}",
+            e.io_error
+        ),
+    })?;
     let started = start::start(kernel, plan.clone(), asked, &scope);
     let (_, mut probes) = started.map_err(|e| format!("{e:#}"))?;
-    let _statistics = enable_stats(Stats::RunTime)
-        .map_err(|e| format!("the kernel takes no time of programs (bpf_stats, 5.8 on): {e}"))?;
     drain(&mut probes);
-    let (before, began) = (probes.spent(), Instant::now());
+    let ring_full = |probes: &Probes| match probes.loss() {
+        Ok(loss) => Ok(loss.ring_full),
+        Err(error) => Err(format!("the loss counters cannot be read: {error}")),
+    };
+    let (before, full_before) = (probes.spent(), ring_full(&probes)?);
+    let began = Instant::now();
     let (mut events, mut bytes) = (0, 0);
     while began.elapsed() < span {
         thread::sleep(DRAIN.min(span.saturating_sub(began.elapsed())));
@@ -100,9 +113,6 @@ pub(crate) fn measure(
         bytes += of_them;
     }
     let (after, span) = (probes.spent(), began.elapsed());
-    let loss = probes
-        .loss()
-        .map_err(|e| format!("the loss counters cannot be read: {e}"))?;
     let since = |after: Spent| {
         let before = before.iter().find(|before| before.name == after.name);
         let before = before.cloned().unwrap_or_default();
@@ -120,7 +130,7 @@ pub(crate) fn measure(
         programs,
         events,
         bytes,
-        ring_full: loss.ring_full,
+        ring_full: ring_full(&probes)?.saturating_sub(full_before),
     })
 }
 

@@ -136,7 +136,8 @@ fn take_back(pid: pid_t, load: &Load) -> io::Result<Option<String>> {
 fn statistics(log: &str) -> Option<(u64, u64)> {
     let number = |prefix: &str| log.lines().find_map(|line| line.strip_prefix(prefix));
     let processed = number("processed ")?.split(' ').next()?.parse().ok()?;
-    let depths = number("stack depth ")?.split(['+', ' ']);
+    // What follows the depths differs from kernel to kernel.
+    let depths = number("stack depth ")?.split(' ').next()?.split('+');
     let depths: Option<Vec<u64>> = depths.map(|depth| depth.parse().ok()).collect();
     Some((processed, depths?.iter().sum()))
 }
@@ -210,6 +211,8 @@ mod tests {
         let log = "verification time 93 usec\nstack depth 96+32\nprocessed 454 insns (limit \
                    1000000) max_states_per_insn 1 total_states 25 peak_states 25 mark_read 9\n";
         assert_eq!(statistics(log), Some((454, 128)));
+        let newer = log.replace("96+32", "96+32 max 128");
+        assert_eq!(statistics(&newer), Some((454, 128)));
         assert_eq!(statistics("Permission denied\n"), None);
     }
 }

@@ -28,17 +28,19 @@ struct Cost {
 /// By kernel and program.
 type Costs = BTreeMap<(String, String), Cost>;
 
-/// Writes what these runs saw into the list, which keeps what they did not see, unless they saw `all`.
+/// Writes what these runs saw into the list, which keeps what they cannot have seen. With `all` chains tried, a
+/// kernel's programs are those that were seen there.
 pub(crate) fn bless(workspace: &Workspace, runs: &[Run], all: bool) -> Result<()> {
-    let mut costs = match all {
-        true => Costs::new(),
-        false => reviewed(workspace)?,
-    };
+    for run in runs {
+        let (kernel, chain) = (&run.kernel, run.chain);
+        ensure!(
+            loaded(run),
+            "{kernel} {chain}: doctor has loaded nothing; see target/vm/results"
+        );
+    }
+    let mut costs = reviewed(workspace)?;
+    costs.retain(|(kernel, _), _| !(all && runs.iter().any(|run| run.kernel == *kernel)));
     costs.extend(seen(runs));
-    ensure!(
-        !costs.is_empty(),
-        "no guest has loaded a program: see target/vm/results"
-    );
     let lines = costs.iter().map(|((kernel, program), cost)| {
         let Cost {
             instructions,
@@ -54,18 +56,30 @@ pub(crate) fn bless(workspace: &Workspace, runs: &[Run], all: bool) -> Result<()
 pub(crate) fn grown(workspace: &Workspace, runs: &[Run], all: bool) -> Result<Vec<String>> {
     let (reviewed, seen) = (reviewed(workspace)?, seen(runs));
     let mut grown = compare(&reviewed, &seen);
-    if all {
-        grown.extend(gone(&reviewed, &seen));
-    }
+    // Of a guest that did not come so far, that is told.
+    let whole = |kernel: &str| all && runs.iter().all(|run| run.kernel != kernel || loaded(run));
+    grown.extend(gone(&reviewed, &seen, whole));
     Ok(grown)
 }
 
+/// Whether the guest came so far that doctor loaded programs.
+fn loaded(run: &Run) -> bool {
+    let doctor: Option<Value> = run
+        .doctor()
+        .and_then(|said| serde_json::from_str(said).ok());
+    let programs = doctor.as_ref().map(|doctor| &doctor["programs"]);
+    programs.is_some_and(Value::is_array) && run.verifier().is_some()
+}
+
 /// A program that a kernel refuses is replaced by another one, and no test may notice.
-fn gone<'a>(reviewed: &'a Costs, seen: &'a Costs) -> impl Iterator<Item = String> + 'a {
-    let gone = reviewed.keys().filter(|key| !seen.contains_key(*key));
+fn gone(reviewed: &Costs, seen: &Costs, whole: impl Fn(&str) -> bool) -> Vec<String> {
+    let gone = reviewed
+        .keys()
+        .filter(|key| !seen.contains_key(*key) && whole(&key.0));
     gone.map(|(kernel, program)| {
-        format!("{kernel} {program}: not loaded any more; see probe.txt and doctor.json in target/vm/results")
+        format!("{kernel} {program}: not loaded any more; see doctor.json in target/vm/results")
     })
+    .collect()
 }
 
 /// Other compilers and other builds of a kernel differ a little: a tenth is not growth.
@@ -157,7 +171,9 @@ mod tests {
         assert!(compare(&reviewed, &costs(&["state 1100 110"])).is_empty());
         let grown = compare(&reviewed, &costs(&["state 1101 111", "new 1 0"]));
         assert_eq!(grown.len(), 4);
-        let gone: Vec<String> = gone(&reviewed, &costs(&["state 9 9"])).collect();
+        let left = costs(&["state 9 9"]);
+        assert_eq!(gone(&reviewed, &left, |_| false).len(), 0);
+        let gone = gone(&reviewed, &left, |_| true);
         assert_eq!(gone.len(), 1);
         assert!(gone[0].starts_with("6.1 gone: not loaded"));
         assert!(grown[0].contains("6.1 new") && grown[0].contains("none"));
