@@ -345,8 +345,11 @@ fn doctor_tells_what_the_programs_cost() {
         let mut crowd = Crowd::start(&lab.ns, &["burst", &lab.ip.to_string(), "100", "1"]);
         crowd.truth(LIMIT);
         crowd.exit();
+        // There may be one processor.
+        std::thread::sleep(Duration::from_millis(50));
     }
     let output = doctor.join().expect("it ran");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
     let told: Value = serde_json::from_str(&text(&output.stdout)).expect("JSON");
     let cost = &told["cost"];
     let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("a number: {cost}"));

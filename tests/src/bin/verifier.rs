@@ -1,5 +1,6 @@
 //! `verifier FILE COMMAND…` runs the command, and writes to FILE what the kernel's verifier made of
-//! each program that it loaded: `NAME INSTRUCTIONS STACK` in lines, the name as the kernel has it.
+//! each program that it loaded: `NAME INSTRUCTIONS STACK` in lines, the name as the kernel has it, or
+//! what the kernel said if that was not understood.
 //!
 //! The kernel tells (BPF_LOG_STATS, 5.2 and later) whoever gives BPF_PROG_LOAD a buffer for it, and
 //! before 5.16 in no other way. The command gives none: so it is stopped where it loads, and a
@@ -11,7 +12,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use libc::{pid_t, user_regs_struct};
+use libc::pid_t;
 
 /// `BPF_PROG_LOAD`.
 const PROG_LOAD: u64 = 5;
@@ -96,20 +97,17 @@ struct Load {
 
 /// At the entry of a call: if it loads a program, without a log of its own, lends it one.
 fn lend(pid: pid_t) -> io::Result<Option<Load>> {
-    let registers = registers(pid)?;
-    let is_load = registers.orig_rax == libc::SYS_bpf as u64 && registers.rdi == PROG_LOAD;
-    // At the exit of a call rax is its result; at the entry it is this.
-    let enters = registers.rax == -libc::ENOSYS as u64;
-    if !is_load || !enters {
+    let call = Call::of(pid)?;
+    if !call.enters || call.number != libc::SYS_bpf as u64 || call.arguments[0] != PROG_LOAD {
         return Ok(None);
     }
-    let attributes = registers.rsi;
+    let attributes = call.arguments[1];
     let mut own = [0; 16];
     read(pid, attributes + LOG, &mut own)?;
     if own != [0; 16] {
         return Ok(None);
     }
-    let log = (registers.rsp - RED_ZONE - LOG_BYTES as u64) & !15;
+    let log = (call.stack - RED_ZONE - LOG_BYTES as u64) & !15;
     write(pid, log, &[0; LOG_BYTES])?;
     let mut ours = [0; 16];
     ours[..4].copy_from_slice(&STATISTICS.to_ne_bytes());
@@ -126,9 +124,15 @@ fn take_back(pid: pid_t, load: &Load) -> io::Result<Option<String>> {
     read(pid, load.attributes + NAME, &mut name)?;
     read(pid, load.log, &mut log)?;
     let name = text(&name);
-    let loaded = (registers(pid)?.rax as i64) >= 0;
-    let statistics = statistics(&text(&log)).filter(|_| loaded && !name.is_empty());
-    Ok(statistics.map(|(instructions, stack)| format!("{name} {instructions} {stack}\n")))
+    let loaded = Call::of(pid)?.result() >= 0;
+    if !loaded || name.is_empty() {
+        return Ok(None);
+    }
+    let log = text(&log);
+    Ok(Some(match statistics(&log) {
+        Some((instructions, stack)) => format!("{name} {instructions} {stack}\n"),
+        None => format!("{name} not understood: {}\n", log.replace('\n', "; ")),
+    }))
 }
 
 /// Instructions that the verifier went through, and bytes of stack, those of functions called from
@@ -136,8 +140,9 @@ fn take_back(pid: pid_t, load: &Load) -> io::Result<Option<String>> {
 fn statistics(log: &str) -> Option<(u64, u64)> {
     let number = |prefix: &str| log.lines().find_map(|line| line.strip_prefix(prefix));
     let processed = number("processed ")?.split(' ').next()?.parse().ok()?;
-    // What follows the depths differs from kernel to kernel.
-    let depths = number("stack depth ")?.split(' ').next()?.split('+');
+    // Until 7.x the depth of each function; then `max` and the most that a chain of calls takes.
+    let depths = number("stack depth ")?;
+    let depths = depths.strip_prefix("max ").unwrap_or(depths).split('+');
     let depths: Option<Vec<u64>> = depths.map(|depth| depth.parse().ok()).collect();
     Some((processed, depths?.iter().sum()))
 }
@@ -147,12 +152,43 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-fn registers(pid: pid_t) -> io::Result<user_regs_struct> {
-    // SAFETY: integers.
-    let mut registers: user_regs_struct = unsafe { std::mem::zeroed() };
-    let to = (&raw mut registers) as u64;
-    ptrace(libc::PTRACE_GETREGS, pid, to)?;
-    Ok(registers)
+/// A system call at which the process is stopped: `struct ptrace_syscall_info`, 5.3 and later.
+struct Call {
+    enters: bool,
+    stack: u64,
+    /// At its exit its result.
+    number: u64,
+    arguments: [u64; 6],
+}
+
+impl Call {
+    fn of(pid: pid_t) -> io::Result<Call> {
+        const ENTRY: u64 = 1;
+        let mut words = [0u64; 10];
+        // SAFETY: it writes as many bytes as it is told, and the array has them.
+        let written = unsafe {
+            libc::ptrace(
+                libc::PTRACE_GET_SYSCALL_INFO,
+                pid,
+                size_of_val(&words),
+                words.as_mut_ptr(),
+            )
+        };
+        if written < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let [operation, _, stack, number, arguments @ ..] = words;
+        Ok(Call {
+            enters: operation & 0xff == ENTRY,
+            stack,
+            number,
+            arguments,
+        })
+    }
+
+    fn result(&self) -> i64 {
+        self.number as i64
+    }
 }
 
 fn read(pid: pid_t, from: u64, into: &mut [u8]) -> io::Result<()> {
@@ -186,7 +222,7 @@ fn whole(copied: isize, len: usize) -> io::Result<()> {
 }
 
 fn ptrace(request: libc::c_uint, pid: pid_t, data: u64) -> io::Result<()> {
-    // SAFETY: of the requests used here only PTRACE_GETREGS writes, to registers that live.
+    // SAFETY: none of the requests used here writes anything.
     match unsafe { libc::ptrace(request, pid, 0, data) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -211,7 +247,7 @@ mod tests {
         let log = "verification time 93 usec\nstack depth 96+32\nprocessed 454 insns (limit \
                    1000000) max_states_per_insn 1 total_states 25 peak_states 25 mark_read 9\n";
         assert_eq!(statistics(log), Some((454, 128)));
-        let newer = log.replace("96+32", "96+32 max 128");
+        let newer = log.replace("96+32", "max 128");
         assert_eq!(statistics(&newer), Some((454, 128)));
         assert_eq!(statistics("Permission denied\n"), None);
     }

@@ -59,7 +59,15 @@ pub(crate) fn grown(workspace: &Workspace, runs: &[Run], all: bool) -> Result<Ve
     // Of a guest that did not come so far, that is told.
     let whole = |kernel: &str| all && runs.iter().all(|run| run.kernel != kernel || loaded(run));
     grown.extend(gone(&reviewed, &seen, whole));
+    grown.extend(runs.iter().flat_map(not_understood));
     Ok(grown)
+}
+
+/// What a verifier said in other words than are known.
+fn not_understood(run: &Run) -> impl Iterator<Item = String> {
+    let lines = run.verifier().unwrap_or_default().lines();
+    let unknown = lines.filter(|line| cost(line).is_none());
+    unknown.map(|line| format!("{} {}: the verifier said of {line}", run.kernel, run.chain))
 }
 
 /// Whether the guest came so far that doctor loaded programs.
