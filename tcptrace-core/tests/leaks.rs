@@ -189,18 +189,23 @@ fn a_profile_says_what_the_report_says() {
     assert_eq!(labels["state"], "syn_sent");
 }
 
-#[test]
-fn a_trace_without_stacks_says_so() {
-    let leaks = leaks(&[connects(1, 5), Input::End(Mono(9))], By::Stack, 0);
-    let json = serde_json::to_value(LeaksLine::new(&leaks)).expect("JSON");
-    assert_eq!(json["stacks"], serde_json::Value::Null);
+/// Of no width, without colors.
+fn text(leaks: &Leaks) -> String {
     let style = Style {
         terminal: None,
         color: false,
         top: 3,
         full_stacks: false,
     };
-    let text = leaks_text::to_text(&leaks, style);
+    leaks_text::to_text(leaks, style)
+}
+
+#[test]
+fn a_trace_without_stacks_says_so() {
+    let leaks = leaks(&[connects(1, 5), Input::End(Mono(9))], By::Stack, 0);
+    let json = serde_json::to_value(LeaksLine::new(&leaks)).expect("JSON");
+    assert_eq!(json["stacks"], serde_json::Value::Null);
+    let text = text(&leaks);
     assert!(text.contains("\nthis trace took no stacks\n"), "{text}");
 }
 
@@ -226,13 +231,7 @@ fn stacks_without_room_are_counted() {
     let refused = u64::from(all) - 65_536;
     assert_eq!(leaks.stacks.map(|missing| missing.refused), Some(refused));
     assert_eq!(leaks.completeness.stacks_not_taken, refused);
-    let style = Style {
-        terminal: None,
-        color: false,
-        top: 3,
-        full_stacks: false,
-    };
-    let text = leaks_text::to_text(&leaks, style);
+    let text = text(&leaks);
     assert!(text.contains("\nstacks not taken: 4,464 without room to keep them\n"));
 }
 

@@ -1,41 +1,23 @@
 //! A server as Debian ships it, stripped.
 
-use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tcptrace_tests::child::{LIMIT, Process};
 use tcptrace_tests::export::output;
 use tcptrace_tests::lab::Lab;
 use tcptrace_tests::leaks::{assert_calls, functions, leaks, stop};
 use tcptrace_tests::require;
+use tcptrace_tests::software::Nginx;
 
 const NGINX: &str = "/usr/sbin/nginx";
 
 #[test]
 fn nginx_is_told_by_what_it_exports() {
-    require!(root, tracer, nginx);
+    require!(root, tracer, nginx, openssl);
     let lab = Lab::new();
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().display();
     let at = SocketAddr::from((lab.ip, 8080));
-    let configuration = directory.path().join("nginx.conf");
-    let text = format!(
-        "daemon off; master_process off; pid {path}/pid; error_log {path}/log;\n\
-         events {{}}\n\
-         http {{ access_log off; client_body_temp_path {path}; proxy_temp_path {path};\n\
-         fastcgi_temp_path {path}; uwsgi_temp_path {path}; scgi_temp_path {path};\n\
-         server {{ listen {at}; }} }}\n"
-    );
-    fs::write(&configuration, text).expect("written");
-    let mut command = lab.ns.command(NGINX);
-    let nginx = Process::spawn(command.arg("-c").arg(&configuration));
-    let begun = Instant::now();
-    while !lab.ns.enter(|| TcpStream::connect(at).is_ok()) {
-        assert!(begun.elapsed() < LIMIT, "{}", nginx.err.text());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let _nginx = Nginx::start(&lab, &format!("server {{ listen {at}; }}"), &[8080]);
     let run = leaks(&lab, &["--state", "established"]);
     let mut client = lab.peer();
     client.act(&format!("connect C {at}"));

@@ -5,6 +5,7 @@ use tcptrace_core::report::snapshot::thousands;
 use crate::command::page::{Grade, Page};
 use crate::kernel::probes::Spent;
 use crate::source::cost::Cost;
+use crate::status::size_text;
 
 /// Programs that take less of a processor are told together.
 const LEAST_SHARE: f64 = 0.000_1;
@@ -23,7 +24,7 @@ pub(super) fn text(cost: &Cost, page: &mut Page) {
         states.join(","),
         percent(cost.share()),
         rate(events),
-        size(cost.of(cost.bytes as f64)),
+        size_text(cost.of(cost.bytes as f64) as u64),
     );
     page.line(Grade::Cost, &line);
     let share = |spent: &Spent| cost.of(spent.time.as_secs_f64());
@@ -61,13 +62,6 @@ fn rate(per_second: f64) -> String {
     match per_second {
         rate if rate > 0.0 && rate < 10.0 => format!("{rate:.1}"),
         rate => thousands(rate.round() as u64),
-    }
-}
-
-fn size(bytes: f64) -> String {
-    match bytes / 1024.0 {
-        kib if kib < 1024.0 => format!("{kib:.1} KiB"),
-        kib => format!("{:.1} MiB", kib / 1024.0),
     }
 }
 
